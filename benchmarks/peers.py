@@ -1,0 +1,496 @@
+"""Time pyssl against NumPy, PyTorch and JAX in one run, and print the ratios as a Markdown table.
+
+    python benchmarks/peers.py            the sizes that the targets are stated for, a few minutes
+    python benchmarks/peers.py --quick    small sizes: that everything runs and agrees
+
+Every contender computes the same thing and is checked against pyssl before it is timed. In one
+repetition all contenders of a task run one after another, each after a pause in which the thread
+pool of the one before it goes to sleep and after an untimed call that wakes its own; a ratio
+compares two times of the same repetition. The table gives the median over the repetitions and, in
+brackets, the smallest and the largest. Every library uses its default threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+from scipy.linalg import blas
+
+import pyssl
+
+Call = Callable[[], Any]
+
+# Thread pools of BLAS libraries spin for some 30 ms before they sleep, and take a core with them.
+_PAUSE = 0.1
+_Q = 0.5
+
+
+@dataclass
+class Contender:
+    """One way to do a task.
+
+    `share` is the part of the task that one call does, for what would take minutes in full;
+    `at_least` (`at_most`) is what time(contender)/time(pyssl) (its inverse) is meant to be.
+    """
+
+    name: str
+    call: Call
+    result: Call | None = None  # what is checked; the call itself if None
+    share: float = 1.0
+    at_least: float | None = None
+    at_most: float | None = None
+
+
+@dataclass
+class Task:
+    """Contenders that compute the same result, pyssl first."""
+
+    title: str
+    contenders: list[Contender]
+    tolerance: float = 1e-10
+    budget_ms: float | None = None
+    best_of: tuple[str, ...] = ()
+    best_at_least: float | None = None
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+
+# ---- peers -----------------------------------------------------------------------------------------
+
+
+def load(name: str) -> ModuleType | None:
+    """Import a peer, or say that it is not there."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        print(f"**{name} is not installed: its rows are missing.**\n")
+        return None
+    if name == "jax":
+        module.config.update("jax_enable_x64", True)
+    return module
+
+
+def torch_value_and_gradient(torch: ModuleType, problem: Problem) -> Callable[[Any], Any]:
+    """Return the landscape by PyTorch's autograd, (..., k, d) in, NumPy out."""
+    signal, scale = torch.from_numpy(problem.B), torch.from_numpy(problem.S)
+
+    def run(W: np.ndarray) -> Any:
+        weights = torch.from_numpy(W).requires_grad_()
+        gram = weights @ scale @ weights.mT
+        values = _Q * gram.square().sum((-2, -1)) - (weights @ signal * weights).sum((-2, -1))
+        (gradient,) = torch.autograd.grad(values.sum(), weights)
+        return values.detach(), gradient
+
+    return run
+
+
+def jax_value_and_gradient(jax: ModuleType, problem: Problem) -> Callable[[Any], Any]:
+    """Return the landscape by JAX, compiled, and vmapped over a batch."""
+    signal, scale = jax.numpy.asarray(problem.B), jax.numpy.asarray(problem.S)
+
+    def value(weights: Any, signal: Any, scale: Any) -> Any:
+        gram = weights @ scale @ weights.T
+        return _Q * (gram**2).sum() - (weights @ signal * weights).sum()
+
+    both = jax.value_and_grad(value)
+    single, batched = jax.jit(both), jax.jit(jax.vmap(both, in_axes=(0, None, None)))
+
+    def run(weights: Any) -> Any:
+        function = single if weights.ndim == 2 else batched
+        return jax.block_until_ready(function(weights, signal, scale))
+
+    return run
+
+
+# ---- tasks -----------------------------------------------------------------------------------------
+
+
+class Problem:
+    """A quartic landscape with dense B and S, and weights of the size of its minimiser."""
+
+    def __init__(self, d: int, k: int, batch: tuple[int, ...] = ()) -> None:
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((2, d, d)) / np.sqrt(d)
+        self.B = x[0] + x[0].T
+        self.S = x[1] @ x[1].T + np.eye(d)
+        self.W = rng.standard_normal((*batch, k, d)) / np.sqrt(d)
+        self.land = pyssl.SpectralLandscape(self.B, self.S, pyssl.Quartic(_Q), k)
+
+
+def gradient_task(peers: Peers, d: int, k: int) -> Task:
+    """Value and gradient of one large W, where the four matrix products are all the work."""
+    problem = Problem(d, k)
+    B, S, W = problem.B, problem.S, problem.W
+    wide = [np.empty((k, d)) for _ in range(3)]
+    square = np.empty((k, k))
+
+    def numpy_products() -> None:
+        np.matmul(W, B, out=wide[0])
+        np.matmul(W, S, out=wide[1])
+        np.matmul(wide[1], W.T, out=square)
+        np.matmul(square, wide[1], out=wide[2])
+
+    def scipy_products() -> None:
+        # transposed, C order is the Fortran order that BLAS reads and writes in place
+        blas.dgemm(1.0, B.T, W.T, c=wide[0].T, overwrite_c=1)
+        blas.dgemm(1.0, S.T, W.T, c=wide[1].T, overwrite_c=1)
+        blas.dgemm(1.0, W.T, wide[1].T, trans_a=1, c=square.T, overwrite_c=1)
+        blas.dgemm(1.0, wide[1].T, square.T, c=wide[2].T, overwrite_c=1)
+
+    def from_products(products: Call) -> Call:
+        def result() -> Any:
+            products()
+            value = _Q * np.vdot(square, square) - np.vdot(wide[0], W)
+            return value, 4.0 * _Q * wide[2] - 2.0 * wide[0]
+
+        return result
+
+    bare = [("NumPy", numpy_products), ("SciPy", scipy_products)]
+    name, products = min(bare, key=lambda item: best_time(item[1]))
+    contenders = [
+        Contender("pyssl", lambda: problem.land.value_and_gradient(W)),
+        Contender(
+            f"the bare products, {name}'s BLAS", products, from_products(products), at_most=1.15
+        ),
+    ]
+    if peers.torch:
+        by_torch = torch_value_and_gradient(peers.torch, problem)
+        contenders.append(Contender("PyTorch autograd", lambda: by_torch(W), at_least=2.0))
+    if peers.jax:
+        by_jax, W_jax = jax_value_and_gradient(peers.jax, problem), peers.jax.numpy.asarray(W)
+        contenders.append(Contender("JAX jit", lambda: by_jax(W_jax)))
+    return Task(f"value + gradient, d = {d}, k = {k}", contenders)
+
+
+def mode_task(peers: Peers, d: int, k: int) -> Task:
+    """Value and gradient in mode coordinates, against the original ones elsewhere."""
+    problem = Problem(d, k)
+    W, modes = problem.W, problem.land.in_modes()
+    U = modes.from_weights(W)
+
+    def through_modes() -> Any:
+        value, gradient = modes.value_and_gradient(U)
+        return value, modes.gradient_to_weights(gradient)
+
+    names = []
+    contenders = [
+        Contender("pyssl, in mode coordinates", lambda: modes.value_and_gradient(U), through_modes)
+    ]
+    if peers.torch:
+        by_torch = torch_value_and_gradient(peers.torch, problem)
+        contenders.append(Contender("PyTorch autograd", lambda: by_torch(W)))
+        names.append("PyTorch autograd")
+    if peers.jax:
+        by_jax, W_jax = jax_value_and_gradient(peers.jax, problem), peers.jax.numpy.asarray(W)
+        contenders.append(Contender("JAX jit", lambda: by_jax(W_jax)))
+        names.append("JAX jit")
+    _, G = modes.value_and_gradient(U)
+    contenders += [
+        Contender("pyssl, original coordinates", lambda: problem.land.value_and_gradient(W)),
+        Contender(
+            "pyssl, W to modes and gradient back, apart",
+            lambda: (modes.from_weights(W), modes.gradient_to_weights(G)),
+            through_modes,
+        ),
+    ]
+    return Task(
+        f"value + gradient, d = {d}, k = {k}",
+        contenders,
+        tolerance=1e-9,  # the change of coordinates costs the condition of S
+        best_of=tuple(names),
+        best_at_least=15.0,
+    )
+
+
+def batch_task(peers: Peers, n: int, d: int, k: int) -> Task:
+    """Value and gradient of many small W in one call."""
+    problem = Problem(d, k, (n,))
+    B, S, W = problem.B, problem.S, problem.W
+
+    def by_numpy(signal: np.ndarray, scaled: np.ndarray) -> Any:
+        gram = scaled @ W.swapaxes(-1, -2)
+        values = _Q * np.einsum("nij,nij->n", gram, gram) - np.einsum("nij,nij->n", signal, W)
+        gradient = gram @ scaled
+        gradient *= 4.0 * _Q
+        signal *= 2.0
+        gradient -= signal
+        return values, gradient
+
+    def batched() -> Any:
+        return by_numpy(W @ B, W @ S)
+
+    def flattened() -> Any:
+        rows = W.reshape(-1, d)
+        return by_numpy((rows @ B).reshape(W.shape), (rows @ S).reshape(W.shape))
+
+    contenders = [
+        Contender("pyssl", lambda: problem.land.value_and_gradient(W)),
+        Contender("NumPy batched matmul", batched, at_least=20.0),
+        Contender("NumPy, products by B and S flattened", flattened),
+    ]
+    if peers.torch:
+        by_torch = torch_value_and_gradient(peers.torch, problem)
+        contenders.append(Contender("PyTorch autograd", lambda: by_torch(W)))
+    if peers.jax:
+        by_jax, W_jax = jax_value_and_gradient(peers.jax, problem), peers.jax.numpy.asarray(W)
+        contenders.append(Contender("JAX jit vmap", lambda: by_jax(W_jax), at_least=5.0))
+    return Task(f"value + gradient, {n:,} W of ({k}, {d})", contenders)
+
+
+def plane_task(peers: Peers, side: int, d: int, k: int) -> Task:
+    """Values on a grid; the peers evaluate a patch of it, and their times are scaled up."""
+    problem = Problem(d, k)
+    B, S = problem.B, problem.S
+    D1, D2 = np.random.default_rng(1).standard_normal((2, k, d)) / np.sqrt(d)
+    axis, patch = np.linspace(-1.0, 1.0, side), slice(0, side, max(1, side // 8))
+    u, v = (item.ravel() for item in np.meshgrid(axis[patch], axis[patch], indexing="ij"))
+    share = len(u) / side**2
+
+    def ours() -> np.ndarray:
+        return problem.land.plane(problem.W, D1, D2, axis, axis)
+
+    def by_numpy() -> np.ndarray:
+        W = problem.W + u[:, None, None] * D1 + v[:, None, None] * D2
+        rows = W.reshape(-1, d)
+        scaled = (rows @ S).reshape(W.shape)
+        gram = scaled @ W.swapaxes(-1, -2)
+        linear = np.einsum("nij,nij->n", (rows @ B).reshape(W.shape), W)
+        return _Q * np.einsum("nij,nij->n", gram, gram) - linear
+
+    grams = _plane_grams(problem, D1, D2)
+
+    def from_grams() -> np.ndarray:
+        linear, parts = grams
+        monomials = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], axis=1)
+        gram = monomials @ parts
+        return _Q * np.einsum("ni,ni->n", gram, gram) - monomials @ linear
+
+    def patch_of_ours() -> np.ndarray:
+        return ours()[patch, patch].ravel()
+
+    contenders = [
+        Contender("pyssl", ours, patch_of_ours),
+        Contender("NumPy, point by point", by_numpy, share=share),
+        Contender("NumPy, Gram matrices given", from_grams, share=share),
+    ]
+    if peers.torch:
+        torch = peers.torch
+        tensors = [torch.from_numpy(item) for item in (B, S, problem.W, D1, D2, u, v)]
+
+        def by_torch() -> Any:
+            signal, scale, W0, T1, T2, tu, tv = tensors
+            with torch.inference_mode():
+                W = W0 + tu[:, None, None] * T1 + tv[:, None, None] * T2
+                gram = W @ scale @ W.mT
+                return _Q * gram.square().sum((-2, -1)) - (W @ signal * W).sum((-2, -1))
+
+        contenders.append(Contender("PyTorch, point by point", by_torch, share=share))
+    return Task(
+        f"plane of {side} x {side} points, d = {d}, k = {k}",
+        contenders,
+        tolerance=1e-10,
+        budget_ms=50.0,
+    )
+
+
+def _plane_grams(problem: Problem, D1: np.ndarray, D2: np.ndarray) -> tuple[Any, Any]:
+    """Return the linear coefficients (6,) and Gram matrices (6, k*k) of 1, u, v, uu, uv, vv."""
+    corners = [problem.W, D1, D2]
+    linear, parts = [], []
+    for a, b in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+        twice = 1.0 if a == b else 2.0
+        gram = corners[a] @ problem.S @ corners[b].T
+        linear.append(twice * np.vdot(corners[a] @ problem.B, corners[b]))
+        parts.append(0.5 * twice * (gram + gram.T).ravel())
+    return np.array(linear), np.array(parts)
+
+
+def import_times(repeat: int) -> list[float]:
+    """Return what `import pyssl` takes after `import numpy, scipy.linalg`, in seconds."""
+    script = (
+        "import time, numpy, scipy.linalg; start = time.perf_counter(); import pyssl;"
+        " print(time.perf_counter() - start)"
+    )
+    command = [sys.executable, "-c", script]
+    return [
+        float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        for _ in range(repeat + 1)
+    ][1:]
+
+
+# ---- measuring -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The optional libraries, None where not installed."""
+
+    torch: ModuleType | None
+    jax: ModuleType | None
+
+
+def best_time(call: Call, repeat: int = 3) -> float:
+    """Return the shortest of a few calls."""
+    time.sleep(_PAUSE)
+    call()
+    times = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def check(task: Task) -> None:
+    """Stop unless every contender's result is pyssl's, to the task's tolerance in the max norm."""
+
+    def parts(contender: Contender) -> list[np.ndarray]:
+        result = (contender.result or contender.call)()
+        parts = result if isinstance(result, tuple | list) else (result,)
+        return [np.asarray(part) for part in parts]
+
+    expected = parts(task.contenders[0])
+    for contender in task.contenders[1:]:
+        for ours, theirs in zip(expected, parts(contender), strict=True):
+            error = float(np.abs(ours - theirs).max() / np.abs(ours).max())
+            if not error <= task.tolerance:
+                raise SystemExit(f"{task.title}: {contender.name} differs from pyssl by {error:.1e}")
+
+
+def measure(task: Task, repeat: int) -> None:
+    """Time the contenders in turns; short calls several times a turn."""
+    calls = {item.name: max(1, round(0.02 / best_time(item.call))) for item in task.contenders}
+    task.times = {item.name: [] for item in task.contenders}
+    for turn in range(repeat):
+        order = task.contenders if turn % 2 == 0 else task.contenders[::-1]
+        for item in order:
+            time.sleep(_PAUSE)
+            item.call()
+            start = time.perf_counter()
+            for _ in range(calls[item.name]):
+                item.call()
+            elapsed = (time.perf_counter() - start) / calls[item.name]
+            task.times[item.name].append(elapsed / item.share)
+
+
+# ---- the table -------------------------------------------------------------------------------------
+
+
+def rows(task: Task, targets: bool) -> Iterator[list[str]]:
+    """Yield the rows of the table for a task that was measured."""
+    ours = task.times[task.contenders[0].name]
+    for item in task.contenders:
+        theirs = task.times[item.name]
+        name = item.name if item.share == 1.0 else f"{item.name} ({item.share:.1e} of it, scaled)"
+        row = [task.title, name, milliseconds(theirs), "", ""]
+        if item is task.contenders[0]:
+            if targets and task.budget_ms is not None:
+                met = 1e3 * statistics.median(ours) <= task.budget_ms
+                row[4] = verdict(f"<= {task.budget_ms:g} ms", met)
+        else:
+            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+            row[3] = spread(ratios, "x")
+            if targets and item.at_least is not None:
+                met = statistics.median(ratios) >= item.at_least
+                row[4] = verdict(f">= {item.at_least:g}x", met)
+            if targets and item.at_most is not None:
+                overhead = statistics.median(1.0 / ratio for ratio in ratios)
+                row[4] = verdict(f"pyssl/this {overhead:.2f} <= {item.at_most:g}", overhead <= item.at_most)
+        yield row
+    if task.best_of:
+        best = [min(task.times[name][i] for name in task.best_of) for i in range(len(ours))]
+        ratios = [b / a for a, b in zip(ours, best, strict=True)]
+        row = [task.title, f"best of {' and '.join(task.best_of)}", milliseconds(best)]
+        row += [spread(ratios, "x"), ""]
+        if targets and task.best_at_least is not None:
+            met = statistics.median(ratios) >= task.best_at_least
+            row[4] = verdict(f">= {task.best_at_least:g}x", met)
+        yield row
+
+
+def milliseconds(times: list[float]) -> str:
+    """Format times in seconds."""
+    return spread([1e3 * item for item in times], " ms")
+
+
+def spread(values: list[float], unit: str) -> str:
+    """Format the median of the values, the smallest and the largest."""
+    median, low, high = statistics.median(values), min(values), max(values)
+    return f"{median:.3g}{unit} ({low:.3g} - {high:.3g})"
+
+
+def verdict(target: str, met: bool) -> str:
+    """Format a target and whether it is met."""
+    return f"{target}: {'met' if met else '**missed**'}"
+
+
+def environment(peers: Peers) -> str:
+    """Describe what was measured on what."""
+    libraries = [f"Python {platform.python_version()}", f"pyssl {pyssl.__version__}"]
+    libraries += [f"NumPy {np.__version__}"]
+    threads = [f"pyssl {pyssl.get_num_threads()}"]
+    for pool in threadpoolctl.threadpool_info():
+        if pool["user_api"] == "blas":
+            name = os.path.basename(pool["filepath"]).split("-")[0]
+            kind = f"{pool['internal_api']} {pool['version']}, {pool.get('architecture', '?')}"
+            threads.append(f"{name} {pool['num_threads']} ({kind})")
+    if peers.torch:
+        libraries.append(f"PyTorch {peers.torch.__version__}")
+        threads.append(f"PyTorch {peers.torch.get_num_threads()}")
+    if peers.jax:
+        libraries.append(f"JAX {peers.jax.__version__}")
+        threads.append("JAX all cores")
+    return (
+        f"{', '.join(libraries)}\n\n{os.cpu_count()} cores ({platform.machine()}); threads:"
+        f" {', '.join(threads)}; load before: {os.getloadavg()[0]:.1f}\n"
+    )
+
+
+def main() -> None:
+    """Run every task and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, no targets")
+    parser.add_argument("--repeat", type=int, help="repetitions of each task")
+    parser.add_argument("--only", type=int, nargs="+", help="tasks to run, counted from 1")
+    options = parser.parse_args()
+    repeat = options.repeat or (3 if options.quick else 15)
+    peers = Peers(load("torch"), load("jax"))
+    tasks: list[Callable[[], Task]] = [
+        lambda: gradient_task(peers, *((256, 32) if options.quick else (2048, 256))),
+        lambda: mode_task(peers, *((256, 16) if options.quick else (2048, 64))),
+        lambda: batch_task(peers, 2_000 if options.quick else 100_000, 8, 4),
+        lambda: plane_task(peers, *((64, 64, 8) if options.quick else (1024, 512, 64))),
+    ]
+    print(environment(peers))
+    print("| task | contender | time | ratio to pyssl | target |")
+    print("|---|---|---|---|---|")
+    for number, make in enumerate(tasks, 1):
+        if options.only and number not in options.only:
+            continue
+        task = make()
+        check(task)
+        measure(task, repeat)
+        for row in rows(task, targets=not options.quick):
+            print(f"| {' | '.join(row)} |", flush=True)
+    if not options.only or len(tasks) + 1 in options.only:
+        times = import_times(repeat)
+        met = 1e3 * statistics.median(times) <= 50.0
+        target = "" if options.quick else verdict("<= 50 ms", met)
+        title = "import, after numpy and scipy.linalg"
+        print(f"| {title} | pyssl | {milliseconds(times)} | | {target} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+// Threads for loops whose iterations are independent.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+#include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "views.hpp"
+
+namespace pyssl {
+
+// Zero-initialised memory aligned for the widest vectors, so that kernels may use aligned loads from scratch.
+template <class T>
+class AlignedBuffer {
+   public:
+    explicit AlignedBuffer(std::size_t size)
+        : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{alignment}))) {
+        std::fill_n(data_, size, T{});
+    }
+    ~AlignedBuffer() { ::operator delete(data_, std::align_val_t{alignment}); }
+    AlignedBuffer(const AlignedBuffer&) = delete;
+    AlignedBuffer& operator=(const AlignedBuffer&) = delete;
+
+    T* data() const { return data_; }
+
+    static constexpr std::size_t alignment = 64;
+
+   private:
+    static std::size_t bytes(std::size_t size) {
+        if (size > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_array_new_length{};
+        return size * sizeof(T);
+    }
+    T* data_;
+};
+
+inline int resolve_num_threads(int num_threads) {
+    return num_threads > 0 ? num_threads : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
+// Calls body(begin, end) on static chunks that cover [0, size), from at most num_threads threads (0 = as many as the
+// machine has). No chunk is smaller than `grain` iterations except when it is the only one: starting a thread costs
+// tens of microseconds, so grain should stand for more work than that.
+//
+// The chunks depend on the thread count; the bits of a result do not as long as iterations are independent. To reduce,
+// let each iteration write a partial result of its own (over blocks of a fixed size) and add those up in order.
+//
+// The first exception, in the order of the chunks, is rethrown to the caller once every worker has finished.
+template <class Body>
+void parallel_for(Index size, int num_threads, Index grain, const Body& body) {
+    if (size <= 0) return;
+    const Index most = (size - 1) / std::max<Index>(grain, 1) + 1;
+    const Index chunks = std::min<Index>(resolve_num_threads(num_threads), most);
+    if (chunks <= 1) {
+        body(Index{0}, size);
+        return;
+    }
+    const Index quotient = size / chunks, remainder = size % chunks;
+    const auto start = [=](Index c) { return c * quotient + std::min(c, remainder); };
+
+    std::vector<std::exception_ptr> errors(static_cast<std::size_t>(chunks));
+    const auto run = [&](Index c) {
+        try {
+            body(start(c), start(c + 1));
+        } catch (...) {
+            errors[static_cast<std::size_t>(c)] = std::current_exception();
+        }
+    };
+    std::vector<std::thread> workers;
+    workers.reserve(static_cast<std::size_t>(chunks - 1));
+    for (Index c = 1; c < chunks; ++c) {
+        try {
+            workers.emplace_back(run, c);
+        } catch (const std::system_error&) {
+            run(c);  // no more threads to be had: the answer is the same, only later
+        }
+    }
+    run(0);
+    for (std::thread& worker : workers) worker.join();
+    for (const std::exception_ptr& error : errors) {
+        if (error) std::rethrow_exception(error);
+    }
+}
+
+}  // namespace pyssl

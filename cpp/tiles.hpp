@@ -1,0 +1,84 @@
+// Dense products from packed panels: the tile of a product that lives in registers.
+//
+// A panel of rows of A holds, for each step of the inner dimension, `tile_rows` numbers side by side; a panel of
+// columns of B holds `tile_columns`. Edges are padded with zeros, so that there is one kernel and no special case.
+// Every entry of a product is summed in the same order whatever tile it falls into.
+//
+// Only for files compiled once per instruction set (isa.hpp).
+#pragma once
+
+#include "lanes.hpp"
+
+namespace pyssl::PYSSL_ISA {
+namespace {
+
+// Two vectors of columns, and as many rows as leave registers for them and a broadcast: 24 sums of 32 registers with
+// AVX-512, 12 of 16 with AVX2, 8 without a fused multiply-add, which needs one more for the product.
+constexpr int tile_vectors = 2;
+constexpr int tile_rows = PYSSL_VECTOR_BYTES == 64 ? 12 : PYSSL_VECTOR_BYTES == 32 ? 6 : 4;
+
+template <class T>
+constexpr int tile_columns = tile_vectors * lane_count<T>;
+
+PYSSL_INLINE Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
+PYSSL_INLINE Index smaller(Index a, Index b) { return a < b ? a : b; }
+
+// Interleaves `count` rows of a row-major matrix, padded to Width with zeros.
+template <int Width, class T>
+PYSSL_INLINE void pack_rows(const T* source,  // (count, depth), rows `stride` apart
+                            Index count, Index depth, Index stride,
+                            T* panel) {  // (depth, Width)
+    for (Index i = 0; i < Width; ++i) {
+        for (Index p = 0; p < depth; ++p) panel[p * Width + i] = i < count ? source[i * stride + p] : T(0);
+    }
+}
+
+// Splits rows of a row-major matrix into panels of Width columns, the last padded with zeros. Row by row over all
+// panels: column by column, the rows of a matrix whose width is a power of two evict each other from the cache.
+template <int Width, class T>
+PYSSL_INLINE void pack_columns(const T* source,  // (depth, count), rows `stride` apart
+                               Index count, Index depth, Index stride,
+                               T* panels) {  // (count rounded up / Width, depth, Width)
+    constexpr int L = lane_count<T>;
+    for (Index p = 0; p < depth; ++p) {
+        const T* row = source + p * stride;
+        T* target = panels + p * Width;
+        Index j = 0;
+        for (; j + Width <= count; j += Width, target += depth * Width) {
+#pragma GCC unroll 4
+            for (int v = 0; v < Width / L; ++v) store(target + v * L, load(row + j + v * L));
+        }
+        if (j < count) {
+            for (Index c = 0; c < Width; ++c) target[c] = j + c < count ? row[j + c] : T(0);
+        }
+    }
+}
+
+template <class T>
+struct Tile {
+    Lanes<T> x[tile_rows][tile_vectors];
+};
+
+// tile += A B over `depth` steps of the inner dimension.
+template <class T>
+PYSSL_INLINE void multiply(Tile<T>& tile,
+                           const T* a,  // (depth, tile_rows)
+                           const T* b,  // (depth, tile_columns), aligned for vectors
+                           Index depth) {
+    constexpr int L = lane_count<T>;
+    for (Index p = 0; p < depth; ++p) {
+        Lanes<T> column[tile_vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < tile_vectors; ++v) column[v] = *reinterpret_cast<const Lanes<T>*>(b + v * L);
+#pragma GCC unroll 16
+        for (int i = 0; i < tile_rows; ++i) {
+#pragma GCC unroll 4
+            for (int v = 0; v < tile_vectors; ++v) tile.x[i][v] += a[i] * column[v];
+        }
+        a += tile_rows;
+        b += tile_columns<T>;
+    }
+}
+
+}  // namespace
+}  // namespace pyssl::PYSSL_ISA

@@ -1,0 +1,110 @@
+"""pyssl: the loss landscapes of self-supervised learning, and what collapses on them.
+
+Two views of the data go in; out come landscapes over the weights of a linear model, every
+stationary point of them, and a report of the directions each loss keeps, loses, and why.
+
+>>> import numpy as np, pyssl
+>>> moments = pyssl.Moments(np.eye(3), np.diag([0.9, 0.5, 0.1]))
+>>> land = pyssl.InfoNCE().population(moments, embedding_dim=3, weight_decay=0.4)
+>>> pyssl.classify(land).rank
+2
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+try:
+    from pyssl._core import __version__
+except ImportError as error:
+    raise ImportError(
+        "pyssl's compiled extension is not built; run `python -m pip install -e .` in the source"
+        f" tree, or import pyssl from another folder ({error})"
+    ) from error
+
+from pyssl._checks import ThresholdWarning
+from pyssl._threads import get_num_threads, set_num_threads
+from pyssl.collapse import (
+    Cause,
+    Collapse,
+    CollapseReport,
+    Mode,
+    ModeTable,
+    classify,
+    effective_rank,
+    participation_ratio,
+    rankme,
+    stable_rank,
+)
+from pyssl.landscape import Landscape, ModeLandscape
+from pyssl.losses import (
+    LOSSES,
+    BarlowTwins,
+    InfoNCE,
+    Loss,
+    NTXent,
+    SpectralContrastive,
+    SquaredVICReg,
+    VICReg,
+)
+from pyssl.moments import MomentAccumulator, Moments
+from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quartic
+from pyssl.spectral import SpectralLandscape
+from pyssl.stationary import Minimum, Origin, StationaryPoint
+
+if TYPE_CHECKING:
+    from pyssl.estimator import LinearSSL as LinearSSL
+
+__all__ = [
+    "LOSSES",
+    "BarlowTwins",
+    "Cause",
+    "Collapse",
+    "CollapseReport",
+    "CustomPotential",
+    "InfoNCE",
+    "InfoNCEPotential",
+    "Landscape",
+    "LinearSSL",
+    "Loss",
+    "Minimum",
+    "Mode",
+    "ModeLandscape",
+    "ModeTable",
+    "MomentAccumulator",
+    "Moments",
+    "NTXent",
+    "Origin",
+    "Potential",
+    "Quartic",
+    "SpectralContrastive",
+    "SpectralLandscape",
+    "SquaredVICReg",
+    "StationaryPoint",
+    "ThresholdWarning",
+    "VICReg",
+    "__version__",
+    "classify",
+    "effective_rank",
+    "get_num_threads",
+    "participation_ratio",
+    "rankme",
+    "set_num_threads",
+    "stable_rank",
+]
+
+# What brings in optional or slow packages loads when it is first used.
+_LAZY = {"LinearSSL": "pyssl.estimator", "plots": "pyssl.plots", "report": "pyssl.report"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'pyssl' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(_LAZY[name])
+    return module if name in ("plots", "report") else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,234 @@
+"""The closed-form solution of a self-supervised loss as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.utils import check_array
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        "pyssl.LinearSSL needs scikit-learn 1.6 or newer, which"
+        ' `python -m pip install "pyssl-landscapes[app]"` installs'
+    ) from error
+
+from pyssl import _checks
+from pyssl.collapse import CollapseReport, classify
+from pyssl.losses import InfoNCE, Loss
+from pyssl.moments import Moments
+from pyssl.spectral import SpectralLandscape
+from pyssl.stationary import Minimum
+
+__all__ = ["LinearSSL"]
+
+Array = npt.NDArray[np.float64]
+
+
+class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Linear self-supervised learning in closed form: the global minimum, without training.
+
+    Learns from two views of every sample the linear embedding z = W (x - mean) that minimises the
+    population form of a loss, and says which directions collapsed.
+
+    Parameters
+    ----------
+    loss : Loss, optional
+        Any loss whose population landscape has a closed form; ``InfoNCE()`` by default.
+    embedding_dim : int
+        k >= 1, the dimension of the embedding. It may exceed that of the data: the embedding
+        coordinates beyond the number of modes learned are zero.
+    weight_decay : float
+        g >= 0; adds (g/2)||W||^2 to the loss.
+
+    Attributes
+    ----------
+    components_ : (k, d) ndarray
+        W: one row for each mode learned, by descending eigenvalue, then rows of zeros. Unique up
+        to W -> O W with an orthogonal O; the signs are fixed by the largest entry of a row.
+    mean_ : (d,) ndarray
+        The pooled mean of both views.
+    collapse_ : CollapseReport
+        Which modes are learned, which are lost, and why.
+    moments_ : Moments
+        Of the views that were fitted. What is minimised is the landscape of
+        ``moments_.centered()``.
+    n_features_in_ : int
+        d, the dimension of a view.
+    feature_names_in_ : (d,) ndarray of str
+        Only where the first view has feature names that are all strings.
+
+    Raises
+    ------
+    ValueError
+        By ``fit``: for a setting out of range, for views of different shapes, fewer than two pairs,
+        NaN or infinity, and where the loss has no minimum on these views (InfoNCE without decay
+        grows forever along directions that the augmentation leaves alone). By ``transform``: for
+        another number of features.
+    TypeError
+        By ``fit``: for a setting of the wrong kind, or views that do not hold real numbers.
+    NotImplementedError
+        By ``fit``: for a loss whose population landscape has no closed form.
+
+    See Also
+    --------
+    classify : the report of any landscape.
+
+    Notes
+    -----
+    Source: theory 2.2 and 3. Views are centred by their pooled mean before the loss sees them.
+
+    ``fit`` takes the second view where other estimators take the target, so a Pipeline transforms
+    the first view but not the second: transform both, fit, and put the fitted estimator into a
+    pipeline as ``sklearn.frozen.FrozenEstimator``.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> rng = np.random.default_rng(0)
+    >>> clean = rng.standard_normal((500, 4)) * [3.0, 2.0, 1.0, 0.1]
+    >>> x, x_plus = clean + 0.5 * rng.standard_normal((2, 500, 4))
+    >>> ssl = pyssl.LinearSSL(pyssl.SpectralContrastive(), embedding_dim=2).fit(x, x_plus)
+    >>> ssl.transform(x).shape
+    (500, 2)
+    >>> ssl.collapse_.rank, ssl.collapse_.modes.alignment.round(1)
+    (2, array([1. , 0.9, 0.8, 0. ]))
+    """
+
+    def __init__(
+        self, loss: Loss | None = None, embedding_dim: int = 16, weight_decay: float = 1e-3
+    ) -> None:
+        self.loss = loss
+        self.embedding_dim = embedding_dim
+        self.weight_decay = weight_decay
+
+    def fit(self, x: npt.ArrayLike, x_plus: npt.ArrayLike) -> LinearSSL:
+        """Minimise the loss over linear embeddings of the two views.
+
+        Parameters
+        ----------
+        x, x_plus : (n, d) array_like
+            Row i of each is one view of sample i. n >= 2.
+
+        Returns
+        -------
+        LinearSSL
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            For a setting out of range, views of different shapes, fewer than two pairs, NaN or
+            infinity, and where the loss has no minimum on these views.
+        TypeError
+            For a setting of the wrong kind, or views that do not hold real numbers.
+        NotImplementedError
+            For a loss whose population landscape has no closed form.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> x = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+        >>> pyssl.LinearSSL(embedding_dim=1).fit(x, 0.5 * x).components_.shape
+        (1, 2)
+        """
+        loss = InfoNCE() if self.loss is None else self.loss
+        _checks.instance("loss", loss, Loss, "a loss such as pyssl.InfoNCE()")
+        first = self._view(x, reset=True, ensure_min_samples=2)
+        _checks.unmasked("x_plus", x_plus)
+        # of scikit-learn's checks only those of the entries: the others would not name x_plus
+        second = check_array(
+            x_plus,
+            dtype="numeric",
+            ensure_2d=False,
+            allow_nd=True,
+            ensure_min_samples=0,
+            ensure_min_features=0,
+            input_name="x_plus",
+            estimator=self,
+        )
+        moments = Moments.from_views(first, second)
+        # the shape is right by now; this compares the names of the features
+        validate_data(self, x_plus, reset=False, skip_check_array=True)
+
+        land = loss.population(moments.centered(), self.embedding_dim, self.weight_decay)
+        if not isinstance(land, SpectralLandscape):
+            raise NotImplementedError(
+                f"LinearSSL: the population landscape of {loss!r} has no closed form"
+            )
+        minimum = land.minimum()
+        if not minimum.attained:
+            raise ValueError(_no_minimum(loss, minimum, land.weight_decay))
+        self.components_: Array = minimum.weights.copy()
+        self.mean_: Array = moments.mean.copy()
+        self.moments_ = moments
+        self.collapse_: CollapseReport = classify(land)
+        return self
+
+    def transform(self, x: npt.ArrayLike, /) -> npt.NDArray[Any]:
+        """Embed samples.
+
+        Parameters
+        ----------
+        x : (n, d) array_like
+            Views, or clean samples.
+
+        Returns
+        -------
+        (n, k) ndarray
+            (x - mean_) @ components_.T; float32 for float32 samples.
+
+        Raises
+        ------
+        ValueError
+            For another number of features than was fitted, NaN or infinity; sklearn's
+            NotFittedError before ``fit``.
+        TypeError
+            For samples that are not real numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> x = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+        >>> ssl = pyssl.LinearSSL(pyssl.SpectralContrastive(), 1, weight_decay=0.0).fit(x, x)
+        >>> abs(ssl.transform([[0.0, 1.0]])).round(3)
+        array([[0.707]])
+        """
+        check_is_fitted(self)
+        samples = self._view(x, reset=False)
+        # centred in double, so that a large mean does not cost float32 samples their digits
+        centred = (samples - self.mean_).astype(samples.dtype, copy=False)
+        return np.asarray(centred @ self.components_.T.astype(samples.dtype, copy=False))
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def _view(self, x: npt.ArrayLike, *, reset: bool, **options: Any) -> npt.NDArray[Any]:
+        """Return `x` as scikit-learn reads it (numbers in an object array are numbers)."""
+        _checks.unmasked("x", x)
+        numbers = validate_data(self, x, reset=reset, dtype="numeric", **options)
+        return _checks.array("x", numbers, ndim=2)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True  # the second view
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _no_minimum(loss: Loss, minimum: Minimum, weight_decay: float) -> str:
+    diverging = int(np.count_nonzero(np.isinf(minimum.amplitudes)))
+    where = (
+        f"{diverging} mode(s) that the augmentation leaves unchanged grow without bound"
+        if minimum.bounded
+        else "it is unbounded below along directions in which the views do not vary"
+    )
+    return (
+        f"{loss!r} has no minimum on these views: {where};"
+        f" weight_decay must be positive, got {weight_decay:g}"
+    )

@@ -1,0 +1,728 @@
+"""The losses of self-supervised learning, as frozen dataclasses that make landscapes (theory 3)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from pyssl import _checks
+from pyssl._pencil import Array, rank_tolerance
+from pyssl.landscape import Landscape
+from pyssl.moments import Moments
+from pyssl.potentials import InfoNCEPotential, Potential, Quartic
+from pyssl.spectral import ExactDeficit, ModeSplit, SpectralLandscape
+from pyssl.stationary import Modes
+
+__all__ = [
+    "LOSSES",
+    "BarlowTwins",
+    "InfoNCE",
+    "Loss",
+    "NTXent",
+    "SpectralContrastive",
+    "SquaredVICReg",
+    "VICReg",
+]
+
+
+class Loss(ABC):
+    """A loss on two views of every sample.
+
+    A loss is a frozen dataclass of its settings. It makes landscapes over the weights of a linear
+    model z = W x (+ b): `effective` (fourth order in W, the paper's), `population` (the exact
+    expectation) and `empirical` (the loss itself on a batch). A level that a loss does not have
+    raises NotImplementedError with the reason.
+
+    Attributes
+    ----------
+    key : str
+        The name in `LOSSES`.
+
+    Notes
+    -----
+    Source: theory 3.
+
+    Examples
+    --------
+    >>> import pyssl
+    >>> sorted(pyssl.LOSSES)
+    ['barlow_twins', 'infonce', 'ntxent', 'spectral', 'squared_vicreg', 'vicreg']
+    """
+
+    key: ClassVar[str]
+
+    def effective(
+        self,
+        moments: Moments,
+        embedding_dim: int,
+        weight_decay: float = 0.0,
+        bias: bool = False,
+        *,
+        depth: int = 1,
+    ) -> Landscape:
+        """Return the effective landscape: the loss to fourth order in W, the paper's.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the views.
+        embedding_dim : int
+            k >= 1, the rows of W.
+        weight_decay : float, optional
+            g >= 0 adds (g/2)||W||^2; a bias does not decay.
+        bias : bool, optional
+            Whether W has a last column that multiplies 1.
+        depth : int, optional
+            Layers of a balanced deep linear model.
+
+        Returns
+        -------
+        Landscape
+
+        Raises
+        ------
+        ValueError
+            For a wrong value.
+        TypeError
+            For an argument of the wrong kind.
+        NotImplementedError
+            Where the loss has no such level, with the reason.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> land = pyssl.InfoNCE().effective(moments, embedding_dim=2, weight_decay=0.4)
+        >>> land.minimum().rank
+        1
+        """
+        return self._linear("effective", moments, embedding_dim, weight_decay, bias, depth)
+
+    def population(
+        self,
+        moments: Moments,
+        embedding_dim: int,
+        weight_decay: float = 0.0,
+        bias: bool = False,
+        *,
+        depth: int = 1,
+    ) -> Landscape:
+        """Return the population landscape: the exact expectation of the loss.
+
+        InfoNCE needs Gaussian views for it; the other losses are exact for any distribution.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the views.
+        embedding_dim : int
+            k >= 1, the rows of W.
+        weight_decay : float, optional
+            g >= 0 adds (g/2)||W||^2; a bias does not decay.
+        bias : bool, optional
+            Whether W has a last column that multiplies 1.
+        depth : int, optional
+            Layers of a balanced deep linear model.
+
+        Returns
+        -------
+        Landscape
+
+        Raises
+        ------
+        ValueError
+            For a wrong value.
+        TypeError
+            For an argument of the wrong kind.
+        NotImplementedError
+            Where the loss has no such level, with the reason.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> pyssl.SpectralContrastive().population(moments, embedding_dim=2).minimum().amplitudes
+        array([0.9, 0.1])
+        """
+        return self._linear("population", moments, embedding_dim, weight_decay, bias, depth)
+
+    def empirical(
+        self,
+        x: npt.ArrayLike,
+        x_plus: npt.ArrayLike,
+        embedding_dim: int,
+        weight_decay: float = 0.0,
+        bias: bool = False,
+    ) -> Landscape:
+        """Return the landscape of the loss on a batch of pairs of views.
+
+        Parameters
+        ----------
+        x, x_plus : (n, d) array_like
+            Row i of each is one view of sample i.
+        embedding_dim : int
+            k >= 1, the rows of W.
+        weight_decay : float, optional
+            g >= 0 adds (g/2)||W||^2; a bias does not decay.
+        bias : bool, optional
+            Whether W has a last column that multiplies 1.
+
+        Returns
+        -------
+        Landscape
+
+        Raises
+        ------
+        NotImplementedError
+            Always, in this version.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> pyssl.InfoNCE().empirical(np.eye(2), np.eye(2), embedding_dim=1)
+        Traceback (most recent call last):
+            ...
+        NotImplementedError: InfoNCE.empirical: sample losses are not part of this version
+        """
+        self._lacks("empirical", "sample losses are not part of this version")
+
+    def _linear(
+        self,
+        level: str,
+        moments: Moments,
+        embedding_dim: int,
+        weight_decay: float,
+        bias: bool,
+        depth: int,
+    ) -> Landscape:
+        _checks.instance("moments", moments, Moments, "pyssl.Moments")
+        k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
+        g = _checks.real("weight_decay", weight_decay, minimum=0.0)
+        bias = _checks.flag("bias", bias)
+        if _checks.integer("depth", depth, minimum=1) > 1:
+            self._lacks(level, "models with more than one layer are not part of this version")
+        return self._landscape(level, moments, k, g, bias)
+
+    @abstractmethod
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        """Make the landscape from validated arguments."""
+
+    def _without_bias(self, level: str, bias: bool) -> None:
+        if bias:
+            self._lacks(level, "of the losses, only SpectralContrastive has a bias in this version")
+
+    def _lacks(self, level: str, reason: str) -> NoReturn:
+        raise NotImplementedError(f"{type(self).__name__}.{level}: {reason}")
+
+
+@dataclass(frozen=True)
+class InfoNCE(Loss):
+    """InfoNCE: find the positive among negatives by the similarity of embeddings.
+
+    Parameters
+    ----------
+    temperature : float
+        tau > 0.
+    similarity : {"sqeuclidean", "dot"}
+        The logit: -|z - z'|^2/(2 tau), the paper's, or z.z'/tau.
+    partition : {"conditional", "joint"}
+        Whether the log-mean over negatives is taken inside the expectation over anchors (InfoNCE
+        as it is trained), or over anchors and negatives together (uniformity; the paper's).
+    negatives : float
+        Negatives beside the positive, infinite or an integer >= 1. A batch of n has n - 1.
+    normalize : bool
+        Whether embeddings are scaled to unit length first (cosine similarity).
+    symmetric : bool
+        Whether the loss averages both directions, from x to x+ and back.
+
+    Raises
+    ------
+    ValueError
+        For a setting out of range.
+    TypeError
+        For a setting of the wrong kind.
+
+    Notes
+    -----
+    Source: theory 3.1. With infinite negatives the landscape is spectral: S = Sigma,
+    B = A/tau - (g/2) I. Everything collapses iff the largest eigenvalue of A is at most g tau/2.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+    >>> land = pyssl.InfoNCE(temperature=0.5).population(moments, embedding_dim=2)
+    >>> land.eigenvalues
+    array([1.8, 0.2])
+    """
+
+    key: ClassVar[str] = "infonce"
+
+    temperature: float = 1.0
+    similarity: str = "sqeuclidean"
+    partition: str = "conditional"
+    negatives: float = math.inf
+    normalize: bool = False
+    symmetric: bool = False
+
+    def __post_init__(self) -> None:
+        potential = InfoNCEPotential(self.temperature, self.similarity, self.partition)
+        object.__setattr__(self, "temperature", potential.temperature)
+        count = _checks.real("negatives", self.negatives, minimum=1.0, allow_infinite=True)
+        if not (math.isinf(count) or count.is_integer()):
+            raise ValueError(f"negatives must be an integer or infinite, got {count:g}")
+        _checks.flag("normalize", self.normalize)
+        _checks.flag("symmetric", self.symmetric)
+
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        if self.normalize:
+            self._lacks(level, "normalised embeddings have no landscape in the moments alone")
+        if not math.isinf(self.negatives):
+            self._lacks(level, "finite negatives are not part of this version")
+        self._without_bias(level, bias)
+        if self.similarity == "dot" and m.mean.any():
+            self._lacks(
+                level,
+                "with the dot similarity the mean of the views is a penalty that is not spectral"
+                " (theory 4); centre the views, or pass moments.centered()",
+            )
+        tau = self.temperature
+        potential: Potential = InfoNCEPotential(tau, self.similarity, self.partition)
+        q = 0.5 * float(potential.curvature(np.zeros(())))
+        quartic = level == "effective" or (self.similarity, self.partition) == (
+            "dot",
+            "conditional",
+        )
+        deficit = None
+        c = m.augmentation_covariance / tau
+        if quartic:
+            potential = Quartic(q)
+        elif self.similarity == "sqeuclidean":
+            deficit = ExactDeficit(c, max(m.rank - m._augmentation_rank, 0))
+        return SpectralLandscape._of(
+            m.cross_covariance / tau,
+            m.covariance,
+            potential,
+            k,
+            g,
+            0.0,
+            m._eps,
+            metric=m._metric,
+            deficit=deficit,
+            split=ModeSplit(
+                name=repr(self),
+                signal=1.0 / tau,
+                augmentation=c,
+                covariance=m.covariance,
+                cross_covariance=m.cross_covariance,
+                rank=m.rank,
+                cancels=False,
+                n_samples=m.n_samples,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class NTXent(Loss):
+    """NT-Xent (SimCLR): cosine InfoNCE over all 2n views, the anchor itself excluded.
+
+    Parameters
+    ----------
+    temperature : float
+        tau > 0.
+
+    Raises
+    ------
+    ValueError
+        For a temperature that is not positive and finite.
+    TypeError
+        For a temperature that is no real number.
+
+    Notes
+    -----
+    Source: theory 3.2.
+
+    Examples
+    --------
+    >>> import pyssl
+    >>> pyssl.NTXent(temperature=0.1)
+    NTXent(temperature=0.1)
+    """
+
+    key: ClassVar[str] = "ntxent"
+
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        tau = _checks.real("temperature", self.temperature, minimum=0.0, open_minimum=True)
+        object.__setattr__(self, "temperature", tau)
+
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        if level == "population":
+            self._lacks(level, "its expectation over normalised embeddings has no closed form")
+        self._lacks(level, "scale-free landscapes are not part of this version")
+
+
+@dataclass(frozen=True)
+class SpectralContrastive(Loss):
+    """The spectral contrastive loss -2 E z.z+ + E (z.z')^2.
+
+    Parameters
+    ----------
+    clip : float, optional
+        mu > 0: embeddings are first shortened to length sqrt(mu), the loss divided by mu.
+    negatives : {"offdiagonal", "all"}
+        Whether a batch's own pairs count among its negatives.
+
+    Raises
+    ------
+    ValueError
+        For a setting out of range.
+    TypeError
+        For a setting of the wrong kind.
+
+    Notes
+    -----
+    Source: theory 3.3; with a bias, theory 4. Exact for any distribution: S and B = 2 A - (g/2) I
+    uncentred, q = 1. A bias spends one embedding dimension on the constant function, whose
+    eigenvalue is exactly 2; the other modes are then those of the centred moments.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]), mean=[3.0, 1.0])
+    >>> land = pyssl.SpectralContrastive().population(moments, embedding_dim=2, bias=True)
+    >>> land.eigenvalues
+    array([2. , 1.8, 0.2])
+    """
+
+    key: ClassVar[str] = "spectral"
+
+    clip: float | None = None
+    negatives: str = "offdiagonal"
+
+    def __post_init__(self) -> None:
+        if self.clip is not None:
+            clip = _checks.real("clip", self.clip, minimum=0.0, open_minimum=True)
+            object.__setattr__(self, "clip", clip)
+        _checks.choice("negatives", self.negatives, ("offdiagonal", "all"))
+
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        if self.clip is not None:
+            self._lacks(level, "clipped embeddings have no landscape in the moments alone")
+        sigma, a, c, metric = (
+            m.second_moment,
+            m.cross_moment,
+            m.augmentation_covariance,
+            m._uncentered_metric,
+        )
+        kind: type[SpectralLandscape] = SpectralLandscape
+        options: dict[str, Any] = {"metric": metric}
+        rank = metric.rank
+        if bias:
+            kind, options = _WithConstant, {"centered": m}
+            rank = m.rank + 1
+            sigma, a, c = (
+                _bordered(sigma, m.mean, 1.0),
+                _bordered(a, m.mean, 1.0),
+                _bordered(c, np.zeros(m.dim), 0.0),
+            )
+        return kind._of(
+            2.0 * a,
+            sigma,
+            Quartic(1.0),
+            k,
+            g,
+            0.0,
+            m._eps,
+            split=ModeSplit(
+                name=repr(self),
+                signal=2.0,
+                augmentation=2.0 * c,
+                covariance=sigma,
+                cross_covariance=a,
+                rank=rank,
+                cancels=False,
+                n_samples=m.n_samples,
+            ),
+            **options,
+        )
+
+
+@dataclass(frozen=True)
+class BarlowTwins(Loss):
+    """Barlow Twins: drive the cross-correlation of the two embeddings to the identity.
+
+    Parameters
+    ----------
+    redundancy : float
+        Weight >= 0 of the off-diagonal terms.
+    normalize : bool
+        Whether embeddings are standardised, the cross-correlation instead of the cross-covariance.
+    epsilon : float
+        >= 0, added to the variances when standardising.
+
+    Raises
+    ------
+    ValueError
+        For a setting out of range.
+    TypeError
+        For a setting of the wrong kind.
+
+    Notes
+    -----
+    Source: theory 3.4. ``normalize=False`` with redundancy 1 is spectral and exact:
+    ||I - W A W'||^2, learned iff a_j > g/4. Where A, estimated from a sample, has negative
+    eigenvalues, their modes are never active; the landscape itself keeps them.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.eye(2), np.diag([0.5, 0.1]))
+    >>> loss = pyssl.BarlowTwins(redundancy=1.0, normalize=False)
+    >>> loss.population(moments, embedding_dim=2, weight_decay=1.0).eigenvalues
+    array([ 1., -3.])
+    """
+
+    key: ClassVar[str] = "barlow_twins"
+
+    redundancy: float = 5e-3
+    normalize: bool = True
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("redundancy", "epsilon"):
+            object.__setattr__(self, name, _checks.real(name, getattr(self, name), minimum=0.0))
+        _checks.flag("normalize", self.normalize)
+
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        if self.normalize:
+            if level == "effective":
+                self._lacks(level, "normalised, it has no expansion around the origin")
+            self._lacks(level, "the normalised form is not part of this version")
+        if self.redundancy != 1.0:
+            self._lacks(level, "a redundancy other than 1 is not part of this version")
+        self._without_bias(level, bias)
+        return _CrossCovarianceLandscape._of(
+            2.0 * m.cross_covariance,
+            m.cross_covariance,
+            Quartic(1.0),
+            k,
+            g,
+            float(k),
+            m._eps,
+            split=ModeSplit(
+                name=repr(self),
+                signal=2.0,
+                augmentation=None,
+                covariance=m.covariance,
+                cross_covariance=m.cross_covariance,
+                rank=m.rank,
+                cancels=False,
+                noise_metric=m._metric,
+                n_samples=m.n_samples,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class VICReg(Loss):
+    """VICReg: invariance, a hinge on every unit's variance, and decorrelation of the units.
+
+    Parameters
+    ----------
+    invariance, variance, covariance : float
+        Weights >= 0 of the three terms.
+    epsilon : float
+        > 0, added to the variances inside the square root.
+    halve_variance : bool
+        Whether the variance term averages the two views (the official code) or adds them.
+
+    Raises
+    ------
+    ValueError
+        For a setting out of range.
+    TypeError
+        For a setting of the wrong kind.
+
+    Notes
+    -----
+    Source: theory 3.5.
+
+    Examples
+    --------
+    >>> import pyssl
+    >>> pyssl.VICReg().invariance
+    25.0
+    """
+
+    key: ClassVar[str] = "vicreg"
+
+    invariance: float = 25.0
+    variance: float = 25.0
+    covariance: float = 1.0
+    epsilon: float = 1e-4
+    halve_variance: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("invariance", "variance", "covariance"):
+            object.__setattr__(self, name, _checks.real(name, getattr(self, name), minimum=0.0))
+        epsilon = _checks.real("epsilon", self.epsilon, minimum=0.0, open_minimum=True)
+        object.__setattr__(self, "epsilon", epsilon)
+        _checks.flag("halve_variance", self.halve_variance)
+
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        if level == "effective":
+            self._lacks(level, "the hinge has no fourth-order expansion; see SquaredVICReg")
+        self._lacks(level, "the hinge is not part of this version; see SquaredVICReg")
+
+
+@dataclass(frozen=True)
+class SquaredVICReg(Loss):
+    """VICReg with squares for the hinge: inv E|z - z+|^2 + ||I - Cov z||^2.
+
+    Parameters
+    ----------
+    invariance : float
+        Weight >= 0 of the first term.
+
+    Raises
+    ------
+    ValueError
+        For a negative or infinite invariance.
+    TypeError
+        For an invariance that is no real number.
+
+    Notes
+    -----
+    Source: theory 3.5. Spectral and exact: S = Sigma, B = 2 (Sigma - inv C) - (g/2) I, q = 1. Above
+    invariance 1 the augmentation alone collapses directions.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+    >>> pyssl.SquaredVICReg(2.0).population(moments, embedding_dim=2).eigenvalues
+    array([ 1.6, -1.6])
+    """
+
+    key: ClassVar[str] = "squared_vicreg"
+
+    invariance: float = 1.0
+
+    def __post_init__(self) -> None:
+        invariance = _checks.real("invariance", self.invariance, minimum=0.0)
+        object.__setattr__(self, "invariance", invariance)
+
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        self._without_bias(level, bias)
+        c = m.augmentation_covariance
+        return SpectralLandscape._of(
+            2.0 * (m.cross_covariance + (1.0 - self.invariance) * c),
+            m.covariance,
+            Quartic(1.0),
+            k,
+            g,
+            float(k),
+            m._eps,
+            metric=m._metric,
+            split=ModeSplit(
+                name=repr(self),
+                signal=2.0,
+                augmentation=2.0 * self.invariance * c,
+                covariance=m.covariance,
+                cross_covariance=m.cross_covariance,
+                rank=m.rank,
+                cancels=self.invariance != 1.0,
+                n_samples=m.n_samples,
+            ),
+        )
+
+
+# Every loss by name: tests, benchmarks and the command line go through it.
+LOSSES: dict[str, type[Loss]] = {
+    loss.key: loss
+    for loss in (InfoNCE, NTXent, SpectralContrastive, BarlowTwins, VICReg, SquaredVICReg)
+}
+
+
+class _CrossCovarianceLandscape(SpectralLandscape):
+    """B = 2A - (g/2) I and S = A commute, and A may be indefinite (theory 3.4)."""
+
+    def _solve(self) -> Modes:
+        # By the formula lambda = 2 - g/(2a): a numerical pencil gives 2 +- eps and sorts noise.
+        a, basis = (item[..., ::-1] for item in np.linalg.eigh(self.S))
+        g, d = self.weight_decay, self.dim
+        tolerance = rank_tolerance(d, self._eps, float(np.abs(a).max(initial=0.0)))
+        inside = a > tolerance
+        size = np.sqrt(np.where(np.abs(a) > tolerance, np.abs(a), 1.0))
+        vectors = basis / size
+        eigenvalues = 2.0 - 0.5 * g / a[inside]
+        outside = ~inside
+        signature = np.where(outside & (a < -tolerance), -1.0, 0.0)[outside]
+        level = np.where(signature < 0.0, 2.0 * a[outside], 0.0) - 0.5 * g
+        return Modes.assemble(
+            eigenvalues,
+            np.full(len(eigenvalues), np.inf),
+            vectors[:, inside],
+            vectors[:, outside],
+            level / size[outside] ** 2,
+            null_signature=signature,
+            null_eigenvalue=0.0 if g == 0.0 else -np.inf,
+            scale=self.S,
+            positive=self._count_positive(g),
+        )
+
+
+class _WithConstant(SpectralLandscape):
+    """The spectral contrastive loss of (x, 1): the constant function is a mode (theory 4)."""
+
+    _centered: Moments
+
+    def _setup(self, *parts: Any, centered: Moments | None = None, **options: Any) -> None:
+        super()._setup(*parts, **options)
+        assert centered is not None
+        self._centered = centered
+
+    @property
+    def _decayed(self) -> Array:
+        return np.append(np.ones(self.dim - 1), 0.0)
+
+    @cached_property
+    def _signal_spectrum(self) -> Array:
+        # b = -W mu leaves the centred pencil, and the constant no decay can touch
+        centered: Array = 2.0 * np.linalg.eigvalsh(self._centered.cross_covariance)[::-1]
+        return np.append(np.inf, centered)
+
+    def _solve(self) -> Modes:
+        m = self._centered
+        mu, g = m.mean, self.weight_decay
+        centered = SpectralContrastive()._landscape("population", m.centered(), 1, g, False)
+        assert isinstance(centered, SpectralLandscape)
+        inner = centered._modes
+        inside = inner.signature > 0.0
+
+        def extended(vectors: Array) -> Array:
+            return np.vstack([vectors, -mu @ vectors])
+
+        constant = np.append(np.zeros(m.dim), 1.0)[:, None]
+        return Modes.assemble(
+            np.append(2.0, inner.eigenvalues[inside]),
+            np.full(1 + int(inside.sum()), np.inf),
+            np.hstack([constant, extended(inner.vectors[:, inside])]),
+            extended(inner.vectors[:, ~inside]),
+            inner.curvature[~inside],
+            scale=self.S,
+            positive=self._count_positive(g),
+        )
+
+
+def _bordered(matrix: Array, edge: Array, corner: float) -> Array:
+    """Return the moment matrix (d + 1, d + 1) of (x, 1) from that of x."""
+    return np.block([[matrix, edge[:, None]], [edge[None, :], np.array([[corner]])]])

@@ -1,0 +1,516 @@
+"""The second moments of a pair of views: all that the landscapes ever see of the data (theory 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg.blas import dsyrk
+
+from pyssl import _checks
+from pyssl._pencil import Metric, diagonalise, rank_tolerance, readonly
+
+__all__ = ["MomentAccumulator", "Moments"]
+
+Array = npt.NDArray[np.float64]
+
+# Rows that are widened to float64 and centred at a time: large enough for BLAS, small enough for
+# the two temporaries to stay in the last-level cache at a few hundred dimensions.
+_BLOCK_ROWS = 2048
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Moments:
+    """Mean, covariance and cross-covariance of a pair of views (x, x+) in R^d.
+
+    Immutable and validated once. The views are exchangeable (each as likely the first as the
+    second), so `cross_covariance` is symmetric, and both ``covariance - cross_covariance`` and
+    ``covariance + cross_covariance`` are positive semidefinite.
+
+    Parameters
+    ----------
+    covariance : (d, d) array_like
+        Sigma = Cov(x, x).
+    cross_covariance : (d, d) array_like
+        A = Cov(x, x+).
+    mean : (d,) array_like, optional
+        mu = E x; zero by default.
+    augmentation_covariance : (d, d) array_like, optional
+        C = Sigma - A, where it is known more precisely than the subtraction gives it: with weak
+        augmentation the subtraction loses the digits of C. Must agree with it within rounding.
+    n_samples : int, optional
+        The number of pairs that the moments were estimated from; None for population moments.
+
+    Attributes
+    ----------
+    covariance, cross_covariance, augmentation_covariance : (d, d) ndarray
+        Sigma, A and C.
+    mean : (d,) ndarray
+    n_samples : int or None
+
+    Raises
+    ------
+    ValueError
+        For a wrong shape, NaN or infinity, an asymmetric matrix, or one that is not positive
+        semidefinite where it must be; the tolerance is 64 d eps times the largest entry of Sigma.
+        For a magnitude beyond 1e140 or below 1e-140, where products leave float64.
+    TypeError
+        For input that does not hold real numbers.
+
+    See Also
+    --------
+    Moments.from_views : moments of a sample of pairs.
+    MomentAccumulator : the same, streaming.
+
+    Notes
+    -----
+    Source: theory 1.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.diag([2.0, 1.0]), np.diag([1.0, 0.2]))
+    >>> moments.alignments
+    array([0.5, 0.2])
+    >>> moments.augmentation_covariance
+    array([[1. , 0. ],
+           [0. , 0.8]])
+    """
+
+    covariance: Array
+    cross_covariance: Array
+    mean: Array = None  # type: ignore[assignment]  # None is replaced by zeros below
+    augmentation_covariance: Array = field(default=None, kw_only=True)  # type: ignore[assignment]
+    n_samples: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        sigma, eps = _checks.symmetric("covariance", self.covariance, bounded_below=True)
+        d = len(sigma)
+        a, eps_a = _checks.symmetric("cross_covariance", self.cross_covariance, dim=d)
+        eps = max(eps, eps_a)
+        if self.augmentation_covariance is None:
+            c = sigma - a
+            scale = float(np.linalg.norm(sigma))
+            tolerance = _checks.rounding(sigma, eps)
+        else:
+            c, eps_c = _checks.symmetric(
+                "augmentation_covariance", self.augmentation_covariance, dim=d
+            )
+            eps = max(eps, eps_c)
+            tolerance = _checks.rounding(sigma, eps)
+            scale = None
+            gap = float(np.abs(sigma - a - c).max())
+            if gap > tolerance:
+                raise ValueError(
+                    "augmentation_covariance must be covariance - cross_covariance within"
+                    f" {tolerance:.1e}, got a difference of {gap:.3g}"
+                )
+        _checks.semidefinite("covariance", sigma, tolerance)
+        ordered = " (the canonical correlations of two views lie in [-1, 1])"
+        _checks.semidefinite("covariance - cross_covariance", c, tolerance, ordered)
+        _checks.semidefinite("covariance + cross_covariance", sigma + a, tolerance, ordered)
+        mean = np.zeros(d) if self.mean is None else _checks.vector("mean", self.mean, d).copy()
+        _checks.squarable("mean", mean)
+        if self.n_samples is not None:
+            object.__setattr__(
+                self, "n_samples", _checks.integer("n_samples", self.n_samples, minimum=1)
+            )
+        self._set(sigma, a, c, mean, eps, scale)
+
+    def _set(
+        self, sigma: Array, a: Array, c: Array, mean: Array, eps: float, scale: float | None
+    ) -> None:
+        for name, value in (
+            ("covariance", sigma),
+            ("cross_covariance", a),
+            ("augmentation_covariance", c),
+            ("mean", mean),
+        ):
+            object.__setattr__(self, name, readonly(value))
+        object.__setattr__(self, "_eps", eps)
+        object.__setattr__(self, "_augmentation_scale", scale)
+
+    @classmethod
+    def _trusted(
+        cls,
+        sigma: Array,
+        a: Array,
+        c: Array,
+        mean: Array,
+        n_samples: int | None,
+        eps: float,
+        scale: float | None = None,
+    ) -> Moments:
+        """Make moments that are valid by construction."""
+        self = object.__new__(cls)
+        object.__setattr__(self, "n_samples", n_samples)
+        self._set(sigma, a, c, mean, eps, scale)
+        return self
+
+    @classmethod
+    def from_views(cls, x: npt.ArrayLike, x_plus: npt.ArrayLike) -> Moments:
+        """Estimate the moments from `n` pairs of views.
+
+        Parameters
+        ----------
+        x, x_plus : (n, d) array_like
+            Row i of each is one view of sample i. n >= 2. float32 is accumulated in float64.
+
+        Returns
+        -------
+        Moments
+            Symmetrised over the two views and centred by the pooled mean of all 2n rows, with the
+            1/(2n) normalisation; ``n_samples`` is n.
+
+        Raises
+        ------
+        ValueError
+            For views of different shapes, fewer than two pairs, NaN or infinity (the message names
+            the row), or a magnitude beyond 1e70.
+        TypeError
+            For views that do not hold real numbers.
+
+        Notes
+        -----
+        Source: theory 1. The augmentation covariance is accumulated from x - x+ itself, so it
+        keeps its digits however weak the augmentation or large the mean.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> rng = np.random.default_rng(0)
+        >>> clean = rng.standard_normal((1000, 3))
+        >>> noise = 0.1 * rng.standard_normal((2, 1000, 3))
+        >>> pyssl.Moments.from_views(clean + noise[0], clean + noise[1]).alignments.round(2)
+        array([0.99, 0.99, 0.99])
+        """
+        first, second = _checks.views(x, x_plus)
+        accumulator = MomentAccumulator(first.shape[1])
+        accumulator._add(first, second)
+        return accumulator.moments()
+
+    @property
+    def dim(self) -> int:
+        """The dimension d of a view."""
+        return len(self.mean)
+
+    @cached_property
+    def second_moment(self) -> Array:
+        """Sigma_u = Sigma + mu mu', (d, d): uncentred."""
+        return readonly(self.covariance + np.outer(self.mean, self.mean))
+
+    @cached_property
+    def cross_moment(self) -> Array:
+        """A_u = A + mu mu', (d, d): uncentred."""
+        return readonly(self.cross_covariance + np.outer(self.mean, self.mean))
+
+    @cached_property
+    def alignments(self) -> Array:
+        """rho (d,), descending: the eigenvalues of A v = rho Sigma v; 0 on the null space of Sigma.
+
+        Their magnitudes are the canonical correlations of the two views.
+        """
+        metric = self._metric
+        misalignment, _ = diagonalise(self.augmentation_covariance, metric.whitener)
+        rho = np.zeros(self.dim)
+        rho[: metric.rank] = np.clip(1.0 - misalignment, -1.0, 1.0)
+        return readonly(np.sort(rho)[::-1].copy())
+
+    @property
+    def rank(self) -> int:
+        """The numerical rank of the covariance: directions in which the data vary."""
+        return self._metric.rank
+
+    def with_augmentation_strength(self, strength: float) -> Moments:
+        """Scale the augmentation covariance, C -> s C, at fixed A (theory 5).
+
+        Parameters
+        ----------
+        strength : float
+            s >= 0; 1 changes nothing, 0 makes the two views of a sample identical.
+
+        Returns
+        -------
+        Moments
+            With covariance A + s C.
+
+        Raises
+        ------
+        ValueError
+            For a negative or infinite strength, or where A + s C is not positive semidefinite (A
+            estimated from a sample can have negative eigenvalues).
+        TypeError
+            For a strength that is no real number.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.diag([2.0, 1.0]), np.diag([1.0, 0.2]))
+        >>> moments.with_augmentation_strength(3).alignments
+        array([0.25      , 0.07692308])
+        """
+        s = _checks.real("strength", strength, minimum=0.0)
+        with np.errstate(over="ignore"):  # found by the next line but one
+            c = s * self.augmentation_covariance
+        sigma = self.cross_covariance + c
+        _checks.magnitude(f"cross_covariance + {s:g} augmentation_covariance", sigma)
+        tolerance = _checks.rounding(self.covariance, self._eps)
+        _checks.semidefinite(f"cross_covariance + {s:g} augmentation_covariance", sigma, tolerance)
+        both = f"2 cross_covariance + {s:g} augmentation_covariance"
+        _checks.semidefinite(both, sigma + self.cross_covariance, tolerance)
+        scale = None if self._augmentation_scale is None else s * self._augmentation_scale
+        return self._trusted(
+            sigma, self.cross_covariance, c, self.mean, self.n_samples, self._eps, scale
+        )
+
+    def centered(self) -> Moments:
+        """Return the moments of the views less their mean.
+
+        Returns
+        -------
+        Moments
+            With the same covariances and zero mean.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> pyssl.Moments(np.eye(2), 0.5 * np.eye(2), [3.0, 4.0]).centered().mean
+        array([0., 0.])
+        """
+        result = self._trusted(
+            self.covariance,
+            self.cross_covariance,
+            self.augmentation_covariance,
+            np.zeros(self.dim),
+            self.n_samples,
+            self._eps,
+            self._augmentation_scale,
+        )
+        if "_metric" in self.__dict__:  # the decomposition does not see the mean
+            result.__dict__["_metric"] = self._metric
+        return result
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # pickling and deep copies forget that arrays are read-only
+        for name, value in state.items():
+            frozen = readonly(value) if isinstance(value, np.ndarray) else value
+            object.__setattr__(self, name, frozen)
+
+    def __repr__(self) -> str:
+        source = "population" if self.n_samples is None else f"n_samples={self.n_samples}"
+        offset = "" if not self.mean.any() else f", |mean|={np.linalg.norm(self.mean):.3g}"
+        return (
+            f"Moments(dim={self.dim}, {source}, trace covariance={np.trace(self.covariance):.4g},"
+            f" trace cross_covariance={np.trace(self.cross_covariance):.4g}{offset})"
+        )
+
+    # The eps of the source's dtype, and the norm that the rounding of C is relative to: that of
+    # Sigma where C came by subtraction, its own (None) where it was accumulated from differences.
+    _eps: float = field(init=False)
+    _augmentation_scale: float | None = field(init=False)
+
+    @cached_property
+    def _metric(self) -> Metric:
+        return Metric.of(self.covariance, self._eps)
+
+    @cached_property
+    def _uncentered_metric(self) -> Metric:
+        return Metric.of(self.second_moment, self._eps) if self.mean.any() else self._metric
+
+    @cached_property
+    def _augmentation_rank(self) -> int:
+        spectrum = np.linalg.eigvalsh(self.augmentation_covariance)
+        scale = self._augmentation_scale
+        if scale is None:
+            scale = float(spectrum[-1])
+        return int(np.count_nonzero(spectrum > rank_tolerance(self.dim, self._eps, scale)))
+
+
+class MomentAccumulator:
+    """Moments of a stream of pairs, chunk by chunk, in memory O(d^2).
+
+    Chunks may be of any length and come in any order; accumulators filled by different processes
+    merge (they pickle). The result does not depend on the chunking beyond rounding, and neither a
+    large mean nor a weak augmentation costs digits: moments are kept centred and merged by Chan's
+    formula, and the augmentation covariance comes from the differences x - x+.
+
+    Parameters
+    ----------
+    dim : int
+        The dimension d of a view.
+
+    Attributes
+    ----------
+    dim : int
+    n_samples : int
+        Pairs seen so far.
+
+    Raises
+    ------
+    ValueError
+        For ``dim < 1``.
+    TypeError
+        For a `dim` that is no integer.
+
+    Notes
+    -----
+    Source: theory 1; Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
+    computing sample variances" (1979).
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> rng = np.random.default_rng(0)
+    >>> accumulator = pyssl.MomentAccumulator(2)
+    >>> for _ in range(10):
+    ...     clean = 1e6 + rng.standard_normal((100, 2))
+    ...     noise = 0.5 * rng.standard_normal((2, 100, 2))
+    ...     accumulator.update(clean + noise[0], clean + noise[1])
+    >>> accumulator.n_samples
+    1000
+    >>> accumulator.moments().alignments.round(1)
+    array([0.8, 0.8])
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.dim = _checks.integer("dim", dim, minimum=1)
+        self.n_samples = 0
+        # With h = (x + x+)/2 the centred scatter of h and that of x - x+ give Sigma + A and
+        # Sigma - A separately; each is one symmetric rank-k update, lower triangle only.
+        self._mean = np.zeros(self.dim)
+        self._scatter = np.zeros((self.dim, self.dim), order="F")
+        self._differences = np.zeros((self.dim, self.dim), order="F")
+
+    def update(self, x: npt.ArrayLike, x_plus: npt.ArrayLike) -> None:
+        """Add a chunk of pairs.
+
+        Parameters
+        ----------
+        x, x_plus : (m, d) array_like
+            Row i of each is one view of one sample; m >= 0.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, NaN or infinity, or magnitudes above 1e70, whose squares would
+            overflow. The accumulator is then unchanged.
+        TypeError
+            For views that do not hold real numbers. The accumulator is then unchanged.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> accumulator = pyssl.MomentAccumulator(2)
+        >>> accumulator.update(np.eye(2), np.eye(2))
+        >>> accumulator.n_samples
+        2
+        """
+        self._add(*_checks.views(x, x_plus, dim=self.dim))
+
+    def _add(self, x: npt.NDArray[Any], x_plus: npt.NDArray[Any]) -> None:
+        for start in range(0, len(x), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
+            first = x[rows].astype(np.float64)
+            second = x_plus[rows].astype(np.float64)
+            half = 0.5 * first + 0.5 * second
+            difference = np.subtract(first, second, out=first)
+            # relative to the first row, so that a constant column is centred to exact zeros and
+            # a large mean does not cost the sum of the rows its digits
+            origin = half[0].copy()
+            half -= origin
+            offset = half.mean(axis=0)
+            half -= offset
+            mean = origin + offset
+            m = len(half)
+            # the transposed C-ordered block is the Fortran-ordered operand that BLAS wants
+            self._differences = dsyrk(
+                1.0, difference.T, beta=1.0, c=self._differences, lower=1, overwrite_c=1
+            )
+            self._scatter = dsyrk(1.0, half.T, beta=1.0, c=self._scatter, lower=1, overwrite_c=1)
+            self._shift(m, mean)
+
+    def merge(self, other: MomentAccumulator) -> None:
+        """Add everything that another accumulator has seen.
+
+        Parameters
+        ----------
+        other : MomentAccumulator
+            Of the same dimension; unchanged.
+
+        Raises
+        ------
+        ValueError
+            For another dimension.
+        TypeError
+            For anything but an accumulator.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> left, right = pyssl.MomentAccumulator(2), pyssl.MomentAccumulator(2)
+        >>> left.update(np.eye(2), np.eye(2))
+        >>> right.update(np.ones((3, 2)), np.eye(2)[[0, 1, 0]])
+        >>> left.merge(right)
+        >>> left.n_samples
+        5
+        """
+        _checks.instance("other", other, MomentAccumulator, "a MomentAccumulator")
+        if other.dim != self.dim:
+            raise ValueError(f"other must have dim {self.dim}, got {other.dim}")
+        if other.n_samples:
+            self._differences = self._differences + other._differences
+            self._scatter = self._scatter + other._scatter
+            self._shift(other.n_samples, other._mean)
+
+    def _shift(self, m: int, mean: Array) -> None:
+        """Account for the offset between our mean and that of `m` pairs already in the scatter."""
+        n = self.n_samples
+        delta = mean - self._mean
+        if n:
+            self._scatter += (n * m / (n + m)) * np.outer(delta, delta)
+        self._mean = self._mean + delta * (m / (n + m))
+        self.n_samples = n + m
+
+    def moments(self) -> Moments:
+        """Return the moments of all pairs seen so far.
+
+        Returns
+        -------
+        Moments
+            With ``n_samples`` set.
+
+        Raises
+        ------
+        ValueError
+            For fewer than two pairs.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> accumulator = pyssl.MomentAccumulator(2)
+        >>> accumulator.update([[1.0, 0.0], [-1.0, 0.0]], [[1.0, 1.0], [-1.0, 1.0]])
+        >>> accumulator.moments().covariance
+        array([[1.  , 0.  ],
+               [0.  , 0.25]])
+        """
+        n = self.n_samples
+        if n < 2:
+            raise ValueError(f"moments need at least 2 pairs of views, got {n}")
+        c = _mirrored(self._differences) / (2 * n)
+        mean_scatter = _mirrored(self._scatter) / n
+        sigma = mean_scatter + 0.5 * c
+        _checks.magnitude("the covariance of the views", sigma)
+        eps = float(np.finfo(np.float64).eps)
+        return Moments._trusted(sigma, mean_scatter - 0.5 * c, c, self._mean.copy(), n, eps)
+
+    def __repr__(self) -> str:
+        return f"MomentAccumulator(dim={self.dim}, n_samples={self.n_samples})"
+
+
+def _mirrored(lower: Array) -> Array:
+    """Return the symmetric matrix whose lower triangle is given."""
+    triangle = np.tril(lower)
+    return np.ascontiguousarray(triangle + np.tril(triangle, -1).T)
