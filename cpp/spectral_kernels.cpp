@@ -176,7 +176,8 @@ PYSSL_INLINE void scatter_tile(const Lanes<T>* source,  // (n,)
 }
 
 // A batch streams through memory once, and a tile asks for all of its lines at the same moment: without the next tile
-// under way meanwhile, reading and writing cost as much again as the arithmetic. Large tiles would evict themselves.
+// under way meanwhile, reading and writing cost as much again as the arithmetic. For large tiles it makes no
+// difference.
 template <bool ForWriting, class T>
 PYSSL_INLINE void prefetch_tile(const T* tile,  // (2 L, n), the second half is fetched
                                 Index n) {
@@ -313,13 +314,13 @@ void hvp_kernel(const QuarticProblem<T>& problem,
     }
 }
 
-template <class T>
-constexpr QuarticKernels<T> kernels{lane_count<T>, scratch_size<T>, value_kernel<T>, value_and_gradient_kernel<T>,
-                                    hvp_kernel<T>};
-
 }  // namespace
 
-extern const QuarticKernels<float> quartic_float = kernels<float>;
-extern const QuarticKernels<double> quartic_double = kernels<double>;
+extern const QuarticKernels<float> quartic_float;
+const QuarticKernels<float> quartic_float{lane_count<float>, scratch_size<float>, value_kernel<float>,
+                                          value_and_gradient_kernel<float>, hvp_kernel<float>};
+extern const QuarticKernels<double> quartic_double;
+const QuarticKernels<double> quartic_double{lane_count<double>, scratch_size<double>, value_kernel<double>,
+                                            value_and_gradient_kernel<double>, hvp_kernel<double>};
 
 }  // namespace pyssl::PYSSL_ISA

@@ -1,10 +1,10 @@
-"""A collapse report in plain sentences: what is kept, why the rest is lost, what would change it."""
+"""A collapse report in plain sentences: what is kept, what is lost and why, what changes that."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,16 +26,16 @@ _WHY = {
 
 
 def counts(report: CollapseReport) -> dict[Cause, int]:
-    """Return how many modes have each cause, in the order of `Cause`."""
+    """Return how many modes have each cause, learned ones first."""
     causes = list(report.modes.cause)
-    return {cause: causes.count(cause) for cause in Cause}
+    return {cause: causes.count(cause) for cause in (Cause.LEARNED, *_WHY)}
 
 
 def kept_and_lost(report: CollapseReport) -> list[str]:
     """Say how many modes are learned, and where the others went."""
     tally, d = counts(report), len(report.modes)
     if report.kind is Collapse.COMPLETE:
-        head = f"Nothing is learned: of {_modes(d)}, none survives."
+        head = f"Nothing is learned, none of {_modes(d)}."
     elif report.kind is Collapse.NONE:
         head = f"Everything that fits is learned: {report.rank} of {_modes(d)}."
     else:
@@ -44,7 +44,8 @@ def kept_and_lost(report: CollapseReport) -> list[str]:
             f" room for {report.capacity}."
         )
     lost = [f"{tally[cause]} {why}" for cause, why in _WHY.items() if tally[cause]]
-    sentences = [head] + ([f"The others: {', '.join(lost)}."] if lost else [])
+    others = "The others" if report.rank else "Where they go"
+    sentences = [head] + ([f"{others}: {', '.join(lost)}."] if lost else [])
     if report.rank and math.isfinite(report.effective_rank):
         even = report.effective_rank > 0.9 * report.rank
         sentences.append(
@@ -65,7 +66,6 @@ def reasons(report: CollapseReport) -> list[str]:
         Cause.LEARNED: "the last one learned",
         Cause.CAPACITY: "the first one that finds no room",
         Cause.DECAY: "the first one lost to weight decay",
-        Cause.AUGMENTATION: "the first one lost to the augmentation",
     }
     for cause, name in names.items():
         where = [index for index, item in enumerate(table.cause) if item is cause]
@@ -75,11 +75,28 @@ def reasons(report: CollapseReport) -> list[str]:
         number = 1 + (where[-1] if cause is Cause.LEARNED else where[0])
         if not (math.isfinite(row.signal) and math.isfinite(row.augmentation)):
             continue
+        if cause is Cause.DECAY and row.signal <= row.augmentation:
+            # causes go by the count, and this split would seem to contradict it
+            found.append(
+                f"Mode {number} is lost to weight decay by the count: without any, {number} or more"
+                " would survive. (Directions turn with the decay; the direction that is mode"
+                f" {number} at this one loses its whole signal to the augmentation already.)"
+            )
+            continue
+        cost = row.augmentation if abs(row.augmentation) > 1e-12 * row.signal else 0.0
         split = (
-            f"signal {row.signal:.3g} - augmentation {row.augmentation:.3g}"
-            f" - decay {row.decay:.3g} = {row.eigenvalue:.2g}"
+            f"signal {row.signal:.3g} - augmentation {cost:.3g} - decay {row.decay:.3g}"
+            f" = {row.eigenvalue:.2g}"
         )
         found.append(f"Mode {number}, {name}: {split}.")
+    tally = counts(report)
+    if tally[Cause.AUGMENTATION]:
+        alive = sum(tally[cause] for cause in (Cause.LEARNED, Cause.CAPACITY, Cause.DECAY))
+        found.append(
+            f"Without any weight decay {_modes(alive)} would have a positive eigenvalue. The"
+            f" augmentation alone costs the loss the other {tally[Cause.AUGMENTATION]} along which"
+            " the views vary."
+        )
     return found
 
 
@@ -105,7 +122,7 @@ def changes(report: CollapseReport, loss: Loss | None, moments: Moments | None) 
             tau = loss.temperature * critical[wanted] / g  # type: ignore[attr-defined]
             result.append(
                 f"So does a lower temperature at this weight decay: below {_below(tau)} mode"
-                f" {first_lost} is learned too."
+                f" {first_lost} is learned{_too(report)}."
             )
     if report.rank:
         first, last = float(critical[0]), float(critical[report.rank - 1])
@@ -123,7 +140,7 @@ def changes(report: CollapseReport, loss: Loss | None, moments: Moments | None) 
     if tally[Cause.NO_VARIATION]:
         n = tally[Cause.NO_VARIATION]
         result.append(
-            f"No setting brings back the {_modes(n)} without variation: the views are constant"
+            f"No setting brings back what has no variation ({_modes(n)}): the views are constant"
             " there, and only other data or another preprocessing changes that."
         )
     if not result:
@@ -137,11 +154,11 @@ def _less_decay(report: CollapseReport, wanted: int, k: int) -> str:
     one = f"below {_below(float(critical[wanted]))} mode {wanted + 1}"
     if wanted >= k:
         return (
-            f"Less weight decay alone changes nothing, because the embedding is full; in a larger"
-            f" one, {one} would be learned as well."
+            "Less weight decay alone adds no mode, because the embedding is full; in a larger one,"
+            f" {one} would be learned as well."
         )
     reach = min(k, undecayed)
-    text = f"Less weight decay keeps more: {one} is learned too"
+    text = f"Less weight decay keeps more: {one} is learned{_too(report)}"
     if reach > wanted + 1:
         text += f", and below {_below(float(critical[reach - 1]))} every mode up to {reach}"
         text += ", which fills the embedding" if reach == k else ""
@@ -166,7 +183,7 @@ def _augmentation(
         if critical is not None:
             text = (
                 f"Less weight on invariance keeps more: below {_below(critical)} mode"
-                f" {wanted + 1} is learned too (at this weight decay)"
+                f" {wanted + 1} is learned{_too(report)} (at this weight decay)"
             )
             reach = min(k, report.capacity)
             if reach > wanted + 1:
@@ -174,11 +191,12 @@ def _augmentation(
                 if all_of_them is not None:
                     text += f", and below {_below(all_of_them)} the embedding is filled"
             return [text + "."]
-    return [
-        f"No setting of this loss brings back the {_modes(lost)} lost to the augmentation: the two"
-        " views are not positively correlated along them in this sample. A weaker augmentation"
-        " may, and so may more data, since sampling noise alone makes weak correlations negative."
-    ]
+    text = (
+        f"No setting of this loss brings back what the augmentation took ({_modes(lost)}): the two"
+        " views are not positively correlated there. A weaker augmentation may, and so may more"
+        " data: in a sample, noise alone makes weak correlations negative."
+    )
+    return [text]
 
 
 def _critical_invariance(
@@ -187,9 +205,8 @@ def _critical_invariance(
     """Return the largest invariance weight at which `count` modes survive; None if none does."""
 
     def survive(invariance: float) -> bool:
-        land = replace(loss, invariance=invariance).population(  # type: ignore[call-arg]
-            moments, k, report.weight_decay
-        )
+        other: Loss = replace(cast("Any", loss), invariance=invariance)
+        land = other.population(moments, k, report.weight_decay)
         assert isinstance(land, SpectralLandscape)
         return land._count_positive(report.weight_decay) >= count
 
@@ -205,6 +222,10 @@ def _critical_invariance(
 
 def _has(loss: Loss, name: str) -> bool:
     return any(item.name == name for item in fields(loss))  # type: ignore[arg-type]
+
+
+def _too(report: CollapseReport) -> str:
+    return " too" if report.rank else ""
 
 
 def _modes(count: int) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -145,7 +146,8 @@ def array(
     single = raw.dtype.kind == "f" and raw.dtype.itemsize == 4
     with np.errstate(over="ignore"):  # a long double that becomes infinite is found below
         # dtype= also brings foreign byte orders home, and the kernels read whole words
-        result = np.require(raw, dtype=np.float32 if single else np.float64, requirements="CA")
+        dtype = np.float32 if single else np.float64
+        result = np.require(raw, dtype=dtype, requirements=["C", "A"])
     if check_finite:
         finite(name, result)
     return result
@@ -263,7 +265,7 @@ def views(x: Any, x_plus: Any, *, dim: int | None = None) -> tuple[Array, Array]
     second = array("x_plus", x_plus, ndim=2)
     if first.shape != second.shape:
         raise ValueError(f"x_plus must have the shape of x {first.shape}, got {second.shape}")
-    n, columns = first.shape
+    columns = first.shape[1]
     if columns == 0 or (dim is not None and columns != dim):
         expected = "(n, d) with d >= 1" if dim is None else f"(n, {dim})"
         raise ValueError(f"x must be {expected}, got {first.shape}")
@@ -307,6 +309,20 @@ def one_dtype(first: str, a: Array, second: str, b: Array) -> tuple[Array, Array
         ) from None
     dtype = np.result_type(a.dtype, b.dtype)
     return a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+
+
+# ---- optional packages ---------------------------------------------------------------------------
+
+
+@contextmanager
+def needs(purpose: str) -> Iterator[None]:
+    """Say how to install what an import inside the block misses."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f'{purpose}, but {error}; python -m pip install "pyssl-landscapes[app]" installs it'
+        ) from error
 
 
 # ---- wording -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import pyssl
-from pyssl import _advice, plots
+from pyssl import _advice, _checks, plots
 from pyssl._views import About
 from pyssl.collapse import Cause, Collapse, CollapseReport
 from pyssl.moments import Moments
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-_KIND = {
+KIND = {
     Collapse.NONE: "no collapse",
     Collapse.DIMENSIONAL: "dimensional collapse",
     Collapse.COMPLETE: "complete collapse",
@@ -47,6 +47,7 @@ _CAUSE = {
 _MODES_DRAWN = 24
 _BARS_DRAWN = 24
 _ROWS_SHOWN = 64
+_PLANE = (0.12, 0.125, 1.0, 0.93)  # the colour bar takes its place from the axes
 _GRID = np.linspace(-1.5, 1.5, 61)
 
 
@@ -58,7 +59,6 @@ class Page:
     moments: Moments
     embedding_dim: int
     weight_decay: float
-    built_in: bool
     missing: dict[str, str]
     rows: list[str] = field(default_factory=list)
     sections: list[str] = field(default_factory=list)
@@ -83,14 +83,14 @@ class Page:
         self.rows.append(_overview_row(anchor, name, report, tally))
         figures = [
             _figure(
-                _draw(lambda ax: plots.spectrum(report, ax)),
+                _draw(lambda ax: plots.spectrum(report, ax), "svg"),
                 "Critical weight decay of every mode, with the decay in force",
                 "The weight decay from which on each mode is lost. Marks above the dashed line"
                 " survive the decay in force, marks left of the dotted line find room in the"
                 " embedding; marks on the bottom edge stand for zero.",
             ),
             _figure(
-                _draw(lambda ax: plots.budget(report, ax, most=_BARS_DRAWN)),
+                _draw(lambda ax: plots.budget(report, ax, most=_BARS_DRAWN), "svg"),
                 "How the signal of each mode is spent",
                 f"What becomes of the signal of the first {min(_BARS_DRAWN, len(report.modes))}"
                 " modes. Where the costs reach the black line nothing is left to learn from.",
@@ -100,7 +100,7 @@ class Page:
         ]
         self.sections.append(
             f'<section id="{anchor}">\n<h2>{escape(name)}'
-            f' <span class="kind {report.kind}">{_KIND[report.kind]}</span></h2>\n'
+            f' <span class="kind {report.kind}">{KIND[report.kind]}</span></h2>\n'
             f'<p class="settings"><code>{escape(report.loss)}</code>, embedding dimension'
             f" {land.embedding_dim}, weight decay {report.weight_decay:g}</p>\n"
             + (f"<p>{escape(remark)}</p>\n" if remark else "")
@@ -118,9 +118,12 @@ class Page:
     def _directions(self, land: SpectralLandscape, report: CollapseReport) -> str:
         shape = self.about.image_shape
         drawn = min(_MODES_DRAWN, land.dim)
+        margins = (0.0, 0.0, 1.0, 1.0) if shape else (0.24, 0.125, 0.985, 0.98)
         what = f"{shape[0]} x {shape[1]} pictures" if shape else "rows, one column for each input"
         return _figure(
-            _draw(lambda ax: plots.modes(land, report, shape, ax, most=drawn)),
+            _draw(
+                lambda ax: plots.modes(land, report, shape, ax, most=drawn), "png", margins=margins
+            ),
             f"Directions of the first {drawn} modes",
             f"The directions of the first {drawn} modes as {what}: an embedding unit that has"
             " learned a mode weighs the inputs so, red against blue. The frame says what became of"
@@ -132,12 +135,15 @@ class Page:
         m, g = self.moments, self.weight_decay
         n = "" if m.n_samples is None else f" from n = {m.n_samples:,} pairs"
         facts = (
-            f"Moments of the views{n}: d = {m.dim} inputs, {m.rank} of them dimensions with"
-            f" variation; alignment of the two views {_range(m.alignments)}."
+            f"Moments of the views{n}: d = {m.dim} inputs that vary in {m.rank} dimensions;"
+            f" alignment of the two views {_range(m.alignments)}."
+        )
+        subtitle = (
+            f"{self.about.title} · embedding dimension {self.embedding_dim} · weight decay {g:g}"
         )
         parts = [
-            f"<h1>What each loss keeps and loses</h1>\n<p class='subtitle'>{escape(self.about.title)}"
-            f" · embedding dimension {self.embedding_dim} · weight decay {g:g}</p>\n",
+            "<h1>What each loss keeps and loses</h1>\n",
+            f'<p class="subtitle">{escape(subtitle)}</p>\n',
             _overview(self.rows, self.missing),
             _legend(self.causes),
             '<section>\n<h2>The views</h2>\n<div class="data"><div>\n',
@@ -160,9 +166,11 @@ class Page:
 
     def _caveats(self) -> list[str]:
         texts = [
-            "All losses see the same centred moments: the mean of the views is subtracted before"
-            " anything else, so that the losses can be compared. InfoNCE on squared distances,"
-            " Barlow Twins and VICReg do not see the mean anyway.",
+            (
+                "All losses see the same centred moments: the mean of the views is subtracted"
+                " before anything else, so that the losses can be compared. InfoNCE on squared"
+                " distances, Barlow Twins and VICReg do not see the mean anyway."
+            ),
             (
                 "Shifting a picture is not a Gaussian augmentation, and digits are not Gaussian"
                 " data. InfoNCE's population form is exact for Gaussian views only; here it is an"
@@ -170,7 +178,7 @@ class Page:
                 " is a local minimum of InfoNCE depends on second moments alone, whatever the"
                 " distribution; how many modes are learned away from it, and how strongly, does"
                 " not. The other losses on this page are exact for any distribution."
-                if self.built_in
+                if self.about.gaussian is False
                 else "InfoNCE's population form is exact for Gaussian views only. Masks, shifts,"
                 " rescalings and reflections break that even for Gaussian data; it is then an"
                 " approximation that knows the views by their second moments. Whether the origin"
@@ -178,9 +186,11 @@ class Page:
                 " distribution. Spectral contrastive, unnormalised Barlow Twins and squared VICReg"
                 " are exact for any distribution."
             ),
-            "The model is linear, z = W x, and each section describes the global minimum of its"
-            " landscape. Modes are counted in descending order of their eigenvalue; causes go by"
-            " that count.",
+            (
+                "The model is linear, z = W x, and each section describes the global minimum of"
+                " its landscape. Modes are counted in descending order of their eigenvalue; causes"
+                " go by that count."
+            ),
         ]
         if self.moments.n_samples is not None:
             noise = math.sqrt(self.moments.dim / self.moments.n_samples)
@@ -195,18 +205,16 @@ class Page:
         gallery = self.about.gallery
         if gallery is None:
             return ""
-        rows, columns, height, width = gallery.shape
+        columns, height, width = gallery.shape[1:]
 
         def draw(ax: Any) -> None:
-            plots.pictures(
-                gallery.reshape(-1, height, width), ax=ax, columns=columns, signed=False
-            )
+            plots.pictures(gallery.reshape(-1, height, width), ax=ax, columns=columns, signed=False)
             for row, label in enumerate(self.about.gallery_labels):
                 y = row * (height + 2) + 0.5 * height + 0.5
                 ax.text(-1.0, y, label, ha="right", va="center", fontsize="small")
 
         return _figure(
-            _draw(draw, size=(6.4, 1.7)),
+            _draw(draw, "png", (6.0, 1.9), (0.16, 0.0, 1.0, 1.0)),
             "Samples and their views",
             f"{columns} samples and a pair of views of each.",
         )
@@ -224,10 +232,12 @@ def _plane_figure(land: SpectralLandscape, report: CollapseReport) -> str:
             if not report.minimum.attained
             else "the landscape has a single direction"
         )
-        return f'<figure><figcaption>No plane to draw: {why}.</figcaption></figure>'
+        return f"<figure><figcaption>No plane to draw: {why}.</figcaption></figure>"
     values, points, words = found
     return _figure(
-        _draw(lambda ax: plots.plane(values, _GRID, _GRID, ax, points=points)),
+        _draw(
+            lambda ax: plots.plane(values, _GRID, _GRID, ax, points=points), "png", margins=_PLANE
+        ),
         "The landscape on a plane through the origin and the minimum",
         words,
     )
@@ -246,7 +256,7 @@ def plane_through_minimum(
     if not minimum.attained:
         return None
     first, second = np.zeros((k, d)), np.zeros((k, d))
-    rank, dimensions = minimum.rank, f"of {land.embedding_dim * d:,} dimensions"
+    rank, dimensions = minimum.rank, f"in the {k * d:,} dimensions of W"
     points: dict[str, tuple[float, float]] = {"origin": (0.0, 0.0)}
     if rank >= 2:
         n = minimum.amplitudes[:rank]
@@ -255,7 +265,7 @@ def plane_through_minimum(
         first[:cut], second[cut:rank] = minimum.weights[:cut], minimum.weights[cut:rank]
         points |= {"minimum": (1.0, 1.0), "saddle": (1.0, 0.0), "saddle ": (0.0, 1.0)}
         words = (
-            f"A plane {dimensions} through the origin and the minimum: u scales"
+            f"A plane {dimensions}, through the origin and the minimum: u scales"
             f" {_span(1, cut)} of the minimum, v {_span(cut + 1, rank)}. At the saddles only one of"
             " the two groups is learned. Signs do not matter, so the minimum shows four times."
         )
@@ -269,14 +279,14 @@ def plane_through_minimum(
         if rank:
             points["minimum"] = (1.0, 0.0)
             words = (
-                f"A plane {dimensions} through the origin and the minimum: u scales mode 1, the"
+                f"A plane {dimensions}, through the origin and the minimum: u scales mode 1, the"
                 " only one learned, v mode 2, which is not. Signs do not matter, so the minimum"
                 " shows twice."
             )
         else:
             points = {"origin = minimum": (0.0, 0.0)}
             words = (
-                f"A plane {dimensions} through the origin, which is the minimum: u scales mode 1,"
+                f"A plane {dimensions}, through the origin, which is the minimum: u scales mode 1,"
                 " v mode 2, the two that come closest to being learned."
             )
     index = land.origin().index
@@ -293,29 +303,35 @@ def plane_through_minimum(
 
 
 def _span(first: int, last: int) -> str:
-    return f"mode {first}" if first == last else f"modes {first} to {last}"
+    if first == last:
+        return f"mode {first}"
+    return f"modes {first} {'and' if last == first + 1 else 'to'} {last}"
 
 
 # ---- figures -------------------------------------------------------------------------------------
 
 
-def _draw(draw: Any, size: tuple[float, float] = (5.6, 3.7)) -> str:
-    """Return a figure as a data URI; the user's backend and settings stay as they are."""
-    try:
-        import matplotlib
+def _draw(
+    draw: Any,
+    kind: str,
+    size: tuple[float, float] = (5.6, 3.7),
+    margins: tuple[float, float, float, float] = (0.15, 0.125, 0.985, 0.88),
+) -> str:
+    """Return a figure as a data URI; the user's backend and settings stay as they are.
+
+    Of kind "svg" where it holds marks, "png" where it holds pixels. Margins (left, bottom, right,
+    top) are given because finding them costs as much as drawing.
+    """
+    with _checks.needs("pages need Matplotlib"):
+        import matplotlib as mpl
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "pages need Matplotlib; install it with"
-            ' python -m pip install "pyssl-landscapes[app]"'
-        ) from error
-    with matplotlib.rc_context(_RC):
-        figure: Figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots())
-        return _data_uri(figure)
+    with mpl.rc_context(_RC):
+        figure: Figure = Figure(figsize=size)
+        draw(figure.add_axes(_box(margins)))
+        return _data_uri(figure, kind)
 
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.size": 9.0,
     "axes.linewidth": 0.8,
     "axes.labelcolor": "#333333",
@@ -326,10 +342,18 @@ _RC: dict[str, Any] = {
 }
 
 
-def _data_uri(figure: Figure) -> str:
+def _box(margins: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    left, bottom, right, top = margins
+    return left, bottom, right - left, top - bottom
+
+
+def _data_uri(figure: Figure, kind: str) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=160)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    # without the date and the address of Matplotlib's home
+    nothing = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    figure.savefig(stream, format=kind, dpi=160, metadata=nothing)
+    mime = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+    return f"data:{mime};base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def _figure(uri: str, alternative: str, caption: str) -> str:
@@ -367,9 +391,7 @@ def _overview(rows: list[str], missing: dict[str, str]) -> str:
     )
 
 
-def _overview_row(
-    anchor: str, name: str, report: CollapseReport, tally: dict[Cause, int]
-) -> str:
+def _overview_row(anchor: str, name: str, report: CollapseReport, tally: dict[Cause, int]) -> str:
     present = {cause: count for cause, count in tally.items() if count}
     bar = "".join(
         f'<span class="{_css(cause)}" style="flex-grow:{count}"></span>'
@@ -378,7 +400,7 @@ def _overview_row(
     words = ", ".join(f"{count} {_CAUSE[cause][0]}" for cause, count in present.items())
     return (
         f'<tr><th scope="row"><a href="#{anchor}">{escape(name)}</a></th>'
-        f'<td><span class="kind {report.kind}">{_KIND[report.kind]}</span></td>'
+        f'<td><span class="kind {report.kind}">{KIND[report.kind]}</span></td>'
         f'<td class="number">{report.rank}</td><td class="number">{report.capacity}</td>'
         f'<td class="number">{_number(report.effective_rank, ".1f")}</td>'
         f'<td><div class="bar">{bar}</div><div class="small">{words}</div></td></tr>\n'

@@ -72,13 +72,13 @@ def diagonalise(form: Array, whitener: Array) -> tuple[Array, Array]:
 
 def quadratic_forms(vectors: Array, matrix: Array) -> Array:
     """Return v_j'Mv_j (m,) for the columns v_j of `vectors` (d, m)."""
-    return np.einsum("ij,ij->j", vectors, matrix @ vectors)
+    values: Array = np.einsum("ij,ij->j", vectors, matrix @ vectors)
+    return values
 
 
 def descending(matrix: Array) -> Array:
     """Return the eigenvalues of a symmetric matrix, largest first."""
-    values: Array = np.linalg.eigvalsh(matrix)[::-1].copy()
-    return values
+    return np.asarray(np.linalg.eigvalsh(matrix)[::-1], dtype=np.float64).copy()
 
 
 def readonly(a: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyssl import _checks
+
 __all__ = ["About", "Views", "digits", "read"]
 
 Array = npt.NDArray[Any]
@@ -33,6 +35,8 @@ class About:
         A few samples and their views.
     gallery_labels : tuple of str
         One for each row.
+    gaussian : bool or None
+        Whether the views are; None where nobody said.
     """
 
     title: str
@@ -40,6 +44,7 @@ class About:
     image_shape: tuple[int, int] | None = None
     gallery: Array | None = None
     gallery_labels: tuple[str, ...] = ()
+    gaussian: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +83,8 @@ def digits(*, draws: int = 4, noise: float = 0.1, seed: int = 0) -> Views:
     >>> digits(draws=1).x.shape
     (1797, 64)
     """
-    from sklearn.datasets import load_digits
+    with _checks.needs("the built-in digits need scikit-learn"):
+        from sklearn.datasets import load_digits
 
     images = load_digits().images / 16.0
     clean = np.repeat(images, draws, axis=0)
@@ -89,17 +95,23 @@ def digits(*, draws: int = 4, noise: float = 0.1, seed: int = 0) -> Views:
     shown = np.arange(10) * draws
     gallery = np.stack([clean[shown], x[shown], x_plus[shown]])
     description = (
-        f"The {len(images):,} handwritten digits that scikit-learn ships, {height} x {width}"
-        " pixels between 0 (paper) and 1 (ink).",
-        "A view of a digit is made in three steps: with probability 1/2 the picture moves by one"
-        " pixel up, down, left or right (paper moves in at the edge); Gaussian noise of standard"
-        f" deviation {noise:g} is added to every pixel; the mean of all pixels is subtracted, so"
-        " that brightness carries no information. The two views of a pair are drawn"
-        " independently.",
-        f"{draws} pairs for every digit make n = {n:,} pairs of d = {height * width} inputs"
-        f" (seed {seed}). Pairs of the same digit are not independent, so the sampling noise is"
-        f" somewhat larger than n suggests: between that of {len(images):,} and that of {n:,}"
-        " independent pairs.",
+        (
+            f"The {len(images):,} handwritten digits that scikit-learn ships, {height} x {width}"
+            " pixels between 0 (paper) and 1 (ink)."
+        ),
+        (
+            "A view of a digit is made in three steps: with probability 1/2 the picture moves by"
+            " one pixel up, down, left or right (paper moves in at the edge); Gaussian noise of"
+            f" standard deviation {noise:g} is added to every pixel; the mean of all pixels is"
+            " subtracted, so that brightness carries no information. The two views of a pair are"
+            " drawn independently."
+        ),
+        (
+            f"{draws} pairs for every digit make n = {n:,} pairs of d = {height * width} inputs"
+            f" (seed {seed}). Pairs of the same digit are not independent, so the sampling noise is"
+            f" somewhat larger than n suggests: between that of {len(images):,} and that of {n:,}"
+            " independent pairs."
+        ),
     )
     about = About(
         "Handwritten digits",
@@ -107,6 +119,7 @@ def digits(*, draws: int = 4, noise: float = 0.1, seed: int = 0) -> Views:
         (height, width),
         gallery,
         ("the digit", "one view", "the other view"),
+        gaussian=False,
     )
     return Views(x.reshape(n, -1), x_plus.reshape(n, -1), about)
 
@@ -166,7 +179,7 @@ def read(path: str | Path) -> Views:
         # NumPy's message suggests allow_pickle=True for any file that it does not know
         raise ValueError(f"{path}: not an .npz file of arrays x and x_plus") from None
     if not isinstance(content, np.lib.npyio.NpzFile):
-        raise ValueError(
+        raise ValueError(  # a fault of the file, not of the argument's type
             f"{path}: a single array of shape {content.shape}, not an .npz file of arrays x and"
             " x_plus; write it with np.savez(path, x=x, x_plus=x_plus)"
         )
@@ -190,5 +203,5 @@ def _member(path: Path, content: Any, name: str) -> Array:
             ) from None
         raise ValueError(f"{path}: {name} can't be read: {error}") from None
     if not isinstance(value, np.ndarray):
-        raise ValueError(f"{path}: {name} is not an array but {type(value).__name__}")
+        raise ValueError(f"{path}: {name} is not stored as an array")
     return value

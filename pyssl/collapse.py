@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._checks import ThresholdWarning
-from pyssl._pencil import Array, diagonalise, quadratic_forms, readonly
+from pyssl._pencil import Array, descending, diagonalise, quadratic_forms, readonly
 from pyssl.landscape import Landscape
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum
@@ -74,7 +74,13 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Mode:
-    """One row of a `ModeTable`; the columns are described there.
+    """One row of a `ModeTable`.
+
+    Attributes
+    ----------
+    eigenvalue, alignment, amplitude, signal, augmentation, decay : float
+    cause : Cause
+        As the columns of `ModeTable`.
 
     Examples
     --------
@@ -292,12 +298,11 @@ def _classify_spectral(land: SpectralLandscape) -> CollapseReport:
     variation = inside if split is None else split.rank
     undecayed, decayed = land._count_positive(0.0), land._count_positive(land.weight_decay)
     number = np.arange(1, land.dim + 1)
-    cause = np.select(
-        [number <= minimum.rank, number > variation, number > undecayed, number > decayed],
-        [Cause.LEARNED, Cause.NO_VARIATION, Cause.AUGMENTATION, Cause.DECAY],  # type: ignore[list-item]
-        default=Cause.CAPACITY,  # type: ignore[arg-type]
-    )
-    causes = np.array([Cause(item) for item in cause], dtype=object)
+    causes = np.full(land.dim, Cause.CAPACITY, dtype=object)
+    causes[number > decayed] = Cause.DECAY
+    causes[number > undecayed] = Cause.AUGMENTATION
+    causes[number > variation] = Cause.NO_VARIATION
+    causes[number <= minimum.rank] = Cause.LEARNED
 
     spectrum = _embedding_spectrum(land, minimum)
     near = _near_threshold(land)
@@ -363,7 +368,7 @@ def _embedding_spectrum(land: SpectralLandscape, minimum: Minimum) -> Array:
     if land._split is None or not minimum.attained:
         return minimum.amplitudes
     covariance = land._split.covariance
-    return np.maximum(np.linalg.eigvalsh(minimum.weights @ covariance @ minimum.weights.T), 0.0)
+    return np.maximum(descending(minimum.weights @ covariance @ minimum.weights.T), 0.0)
 
 
 def _near_threshold(land: SpectralLandscape) -> int:
@@ -375,8 +380,9 @@ def _near_threshold(land: SpectralLandscape) -> int:
         near &= spectrum > land._rank_tolerance
         count = int(np.count_nonzero(near))
     else:
-        off_range = int(np.count_nonzero(land._modes.signature == 0.0))
-        count = int(np.count_nonzero(near)) - (off_range if land.weight_decay == 0.0 else 0)
+        modes = land._modes
+        off_range = (modes.signature == 0.0) & (np.abs(modes.curvature) <= tolerance)
+        count = int(np.count_nonzero(near)) - int(np.count_nonzero(off_range))
     vacant = land.embedding_dim - land._count_positive(land.weight_decay)
     return max(0, min(count, vacant))
 
@@ -391,7 +397,7 @@ def _within_noise(land: SpectralLandscape) -> int:
     else:  # in units of alignment the threshold is that of the pencil (B, Sigma)
         margins, _ = diagonalise(land.B, split.noise_metric.whitener)
     noise = math.sqrt(land.dim / split.n_samples)
-    return int(np.count_nonzero(np.abs(margins) < split.signal * noise))
+    return int(np.count_nonzero(np.abs(margins) < split.sensitivity * noise))
 
 
 def _notes(land: SpectralLandscape, minimum: Minimum, within_noise: int) -> tuple[str, ...]:

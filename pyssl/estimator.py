@@ -7,22 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-try:
-    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-    from sklearn.utils import check_array
-    from sklearn.utils.validation import check_is_fitted, validate_data
-except ImportError as error:
-    raise ImportError(
-        "pyssl.LinearSSL needs scikit-learn 1.6 or newer, which"
-        ' `python -m pip install "pyssl-landscapes[app]"` installs'
-    ) from error
-
 from pyssl import _checks
 from pyssl.collapse import CollapseReport, classify
 from pyssl.losses import InfoNCE, Loss
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum
+
+with _checks.needs("pyssl.LinearSSL needs scikit-learn 1.6 or newer"):
+    from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+    from sklearn.utils import check_array
+    from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = ["LinearSSL"]
 
@@ -90,13 +85,13 @@ class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     --------
     >>> import numpy as np, pyssl
     >>> rng = np.random.default_rng(0)
-    >>> clean = rng.standard_normal((500, 4)) * [3.0, 2.0, 1.0, 0.1]
+    >>> clean = rng.standard_normal((500, 4)) * [3.0, 2.0, 1.0, 0.5]
     >>> x, x_plus = clean + 0.5 * rng.standard_normal((2, 500, 4))
     >>> ssl = pyssl.LinearSSL(pyssl.SpectralContrastive(), embedding_dim=2).fit(x, x_plus)
     >>> ssl.transform(x).shape
     (500, 2)
     >>> ssl.collapse_.rank, ssl.collapse_.modes.alignment.round(1)
-    (2, array([1. , 0.9, 0.8, 0. ]))
+    (2, array([1. , 0.9, 0.8, 0.5]))
     """
 
     def __init__(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pyssl import _checks, _core
 from pyssl._pencil import readonly
-from pyssl._products import add_product, product_transposed
+from pyssl._products import add_product, product, product_transposed
 from pyssl._threads import get_num_threads
 from pyssl.potentials import Potential, Quartic
 from pyssl.stationary import Modes
@@ -128,7 +128,7 @@ class SpectralEvaluation:
         weights = _checks.weights("W", W, self.shape, check_finite=False)
         batch = self._kernel_batch(weights)
         if batch is not None:
-            values = np.empty(len(batch), batch.dtype)
+            values: Floats = np.empty(len(batch), batch.dtype)
             _core.quartic_value(
                 batch, *self._dense(batch.dtype), self._q, values, get_num_threads()
             )
@@ -201,7 +201,8 @@ class SpectralEvaluation:
         weights = _checks.weights("W", W, self.shape, check_finite=False)
         batch = self._kernel_batch(weights)
         if batch is not None:
-            values, gradient = np.empty(len(batch), batch.dtype), np.empty_like(batch)
+            values: Floats = np.empty(len(batch), batch.dtype)
+            gradient: Floats = np.empty_like(batch)
             _core.quartic_value_and_gradient(
                 batch, *self._dense(batch.dtype), self._q, values, gradient, get_num_threads()
             )
@@ -480,7 +481,6 @@ class ModeLandscape(SpectralEvaluation):
         self.shape = (embedding_dim, len(self.eigenvalues))
         self._vectors = modes.vectors[:, inside]
         self._covectors = modes.covectors[:, inside]
-        self._float32 = self.eigenvalues.astype(np.float32)
 
     def from_weights(self, W: npt.ArrayLike) -> Floats:
         """Return the mode coordinates of weights.
@@ -509,7 +509,7 @@ class ModeLandscape(SpectralEvaluation):
         array([[6.]])
         """
         weights = _checks.weights("W", W, (self.shape[0], len(self._covectors)))
-        return weights @ self._covectors.astype(weights.dtype, copy=False)
+        return product(weights, self._covectors.astype(weights.dtype, copy=False))
 
     def to_weights(self, U: npt.ArrayLike) -> Floats:
         """Return the weights with the given mode coordinates.
@@ -538,7 +538,7 @@ class ModeLandscape(SpectralEvaluation):
         array([[3.]])
         """
         coordinates = _checks.weights("U", U, self.shape)
-        return coordinates @ self._vectors.T.astype(coordinates.dtype, copy=False)
+        return product(coordinates, self._vectors.T.astype(coordinates.dtype, copy=False))
 
     def gradient_to_weights(self, G: npt.ArrayLike) -> Floats:
         """Turn a gradient by U into the gradient by W, dL/dW = (dL/dU) V'S.
@@ -569,10 +569,10 @@ class ModeLandscape(SpectralEvaluation):
         True
         """
         gradient = _checks.weights("G", G, self.shape)
-        return gradient @ self._covectors.T.astype(gradient.dtype, copy=False)
+        return product(gradient, self._covectors.T.astype(gradient.dtype, copy=False))
 
     def _times_signal(self, W: Floats) -> Floats:
-        return W * (self.eigenvalues if W.dtype == np.float64 else self._float32)
+        return W * self.eigenvalues.astype(W.dtype, copy=False)
 
     def _times_scale(self, W: Floats) -> Floats:
         return W

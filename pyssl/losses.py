@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
-from pyssl._pencil import Array, rank_tolerance
+from pyssl._pencil import Array, descending, rank_tolerance
 from pyssl.landscape import Landscape
 from pyssl.moments import Moments
 from pyssl.potentials import InfoNCEPotential, Potential, Quartic
@@ -318,6 +318,7 @@ class InfoNCE(Loss):
             split=ModeSplit(
                 name=repr(self),
                 signal=1.0 / tau,
+                sensitivity=1.0 / tau,
                 augmentation=c,
                 covariance=m.covariance,
                 cross_covariance=m.cross_covariance,
@@ -444,6 +445,7 @@ class SpectralContrastive(Loss):
             split=ModeSplit(
                 name=repr(self),
                 signal=2.0,
+                sensitivity=2.0,
                 augmentation=2.0 * c,
                 covariance=sigma,
                 cross_covariance=a,
@@ -520,6 +522,7 @@ class BarlowTwins(Loss):
             split=ModeSplit(
                 name=repr(self),
                 signal=2.0,
+                sensitivity=2.0,
                 augmentation=None,
                 covariance=m.covariance,
                 cross_covariance=m.cross_covariance,
@@ -635,6 +638,7 @@ class SquaredVICReg(Loss):
             split=ModeSplit(
                 name=repr(self),
                 signal=2.0,
+                sensitivity=2.0 * self.invariance,
                 augmentation=2.0 * self.invariance * c,
                 covariance=m.covariance,
                 cross_covariance=m.cross_covariance,
@@ -697,8 +701,7 @@ class _WithConstant(SpectralLandscape):
     @cached_property
     def _signal_spectrum(self) -> Array:
         # b = -W mu leaves the centred pencil, and the constant no decay can touch
-        centered: Array = 2.0 * np.linalg.eigvalsh(self._centered.cross_covariance)[::-1]
-        return np.append(np.inf, centered)
+        return np.append(np.inf, 2.0 * descending(self._centered.cross_covariance))
 
     def _solve(self) -> Modes:
         m = self._centered
@@ -712,12 +715,15 @@ class _WithConstant(SpectralLandscape):
             return np.vstack([vectors, -mu @ vectors])
 
         constant = np.append(np.zeros(m.dim), 1.0)[:, None]
+        null, flat = extended(inner.vectors[:, ~inside]), not inner.curvature[~inside].any()
+        null = np.linalg.qr(null)[0]  # of unit length again, and diagonal in the decay
+        curvature, turn = np.linalg.eigh((0.0 if flat else -0.5 * g) * null[:-1].T @ null[:-1])
         return Modes.assemble(
             np.append(2.0, inner.eigenvalues[inside]),
             np.full(1 + int(inside.sum()), np.inf),
             np.hstack([constant, extended(inner.vectors[:, inside])]),
-            extended(inner.vectors[:, ~inside]),
-            inner.curvature[~inside],
+            null @ turn,
+            curvature,
             scale=self.S,
             positive=self._count_positive(g),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +82,8 @@ class Moments:
 
     covariance: Array
     cross_covariance: Array
-    mean: Array = None  # type: ignore[assignment]  # None is replaced by zeros below
-    augmentation_covariance: Array = field(default=None, kw_only=True)  # type: ignore[assignment]
+    mean: Array = cast(Array, None)  # replaced by zeros below
+    augmentation_covariance: Array = field(default=cast(Array, None), kw_only=True)
     n_samples: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -91,13 +91,14 @@ class Moments:
         d = len(sigma)
         a, eps_a = _checks.symmetric("cross_covariance", self.cross_covariance, dim=d)
         eps = max(eps, eps_a)
-        if self.augmentation_covariance is None:
+        given: Array | None = self.augmentation_covariance
+        if given is None:
             c = sigma - a
             scale = float(np.linalg.norm(sigma))
             tolerance = _checks.rounding(sigma, eps)
         else:
             c, eps_c = _checks.symmetric(
-                "augmentation_covariance", self.augmentation_covariance, dim=d
+                "augmentation_covariance", given, dim=d
             )
             eps = max(eps, eps_c)
             tolerance = _checks.rounding(sigma, eps)
@@ -112,7 +113,8 @@ class Moments:
         ordered = " (the canonical correlations of two views lie in [-1, 1])"
         _checks.semidefinite("covariance - cross_covariance", c, tolerance, ordered)
         _checks.semidefinite("covariance + cross_covariance", sigma + a, tolerance, ordered)
-        mean = np.zeros(d) if self.mean is None else _checks.vector("mean", self.mean, d).copy()
+        offset: Array | None = self.mean
+        mean = np.zeros(d) if offset is None else _checks.vector("mean", offset, d).copy()
         _checks.squarable("mean", mean)
         if self.n_samples is not None:
             object.__setattr__(
@@ -322,11 +324,20 @@ class Moments:
 
     @cached_property
     def _augmentation_rank(self) -> int:
-        spectrum = np.linalg.eigvalsh(self.augmentation_covariance)
+        """The numerical rank of C on the range of Sigma."""
+        c, metric = self.augmentation_covariance, self._metric
         scale = self._augmentation_scale
         if scale is None:
-            scale = float(spectrum[-1])
-        return int(np.count_nonzero(spectrum > rank_tolerance(self.dim, self._eps, scale)))
+            scale = float(np.linalg.norm(c))
+        tolerance = rank_tolerance(self.dim, self._eps, scale)
+        if self.n_samples is not None and metric.rank:
+            # the views' own rounding, squared, is no augmentation
+            rounding = rank_tolerance(self.dim, self._eps, 1.0) ** 2
+            tolerance = max(tolerance, rounding * float(metric.spectrum[0]))
+        # restricted before counting: where Sigma is rounding, C may still stand out of its own
+        inside = metric.basis[:, : metric.rank]
+        spectrum = np.linalg.eigvalsh(inside.T @ c @ inside)
+        return int(np.count_nonzero(spectrum > tolerance))
 
 
 class MomentAccumulator:

@@ -97,13 +97,13 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
     critical, g = report.critical_weight_decay, report.weight_decay
     drawable = critical[np.isfinite(critical) & (critical > 0.0)]
     ends = [*drawable, *([g] if g > 0.0 else [])] or [1.0]
-    # a decade below the smallest, but no more than six below the largest: what is drawn on the
+    # below the smallest, but no more than six decades below the largest: what is drawn on the
     # bottom edge is zero, or too small to matter
-    bottom = max(0.5 * min(ends), 1e-6 * max(ends))
+    bottom = max(min(0.5 * min(ends), 0.03 * max(ends)), 1e-6 * max(ends))
     top = 2.5 * max(ends)
     height = np.clip(critical, bottom, top)
     number = np.arange(1, len(critical) + 1)
-    for cause in Cause:
+    for cause, colour in CAUSE_COLOURS.items():
         chosen = np.array([item is cause for item in report.modes.cause]) & ~np.isnan(critical)
         if chosen.any():
             ax.plot(
@@ -112,7 +112,7 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
                 linestyle="none",
                 marker=_MARKERS[cause],
                 markersize=5.0,
-                color=CAUSE_COLOURS[cause],
+                color=colour,
                 label=f"{_LABELS[cause]} ({int(chosen.sum())})",
                 clip_on=False,
                 zorder=3,
@@ -123,7 +123,7 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
             f"weight decay {g:g}",
             (1.0, g),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
+            xytext=(0, 3),
             textcoords="offset points",
             ha="right",
             color=_INK,
@@ -143,12 +143,13 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
             fontsize="small",
         )
     ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
     ax.set_ylim(bottom, top)
     ax.set_xlim(0.0, len(critical) + 1.0)
     ax.set_xlabel("mode")
     ax.set_ylabel("critical weight decay")
-    ax.legend(fontsize="small", frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.94))
-    _open(ax)
+    _finish(ax)
     return ax
 
 
@@ -190,7 +191,7 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
     >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
     >>> report = pyssl.classify(pyssl.InfoNCE().population(moments, 2, weight_decay=0.4))
     >>> left, augmentation, decay = pyssl.plots.budget(report, Figure().subplots()).containers
-    >>> [round(bar.get_height(), 12) for bar in decay]
+    >>> [round(float(bar.get_height()), 12) for bar in decay]
     [0.2, 0.2]
     """
     _checks.instance("report", report, CollapseReport, "a CollapseReport")
@@ -208,7 +209,8 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
         ("spent on weight decay", decay, CAUSE_COLOURS[Cause.DECAY], left + augmentation),
     )
     for label, heights, colour, base in parts:
-        ax.bar(number, heights, bottom=base, width=0.8, color=colour, label=label)
+        named = label if heights.any() else "_nolegend_"
+        ax.bar(number, heights, bottom=base, width=0.8, color=colour, label=named)
     signal = table.signal[inside]
     ax.step(
         np.append(number - 0.5, number[-1:] + 0.5),
@@ -226,8 +228,7 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
         ax.axvline(k + 0.5, color=_INK, linewidth=1.0, linestyle=":")
     ax.set_xlabel("mode")
     ax.set_ylabel("eigenvalue")
-    ax.legend(fontsize="small", frameon=False, ncols=2, loc="upper left")
-    _open(ax)
+    _finish(ax)
     return ax
 
 
@@ -238,7 +239,7 @@ def modes(
     ax: Axes | None = None,
     *,
     most: int = 24,
-    columns: int = 8,
+    columns: int = 6,
 ) -> Axes:
     """Draw the directions of a landscape's modes, framed by what became of them.
 
@@ -449,7 +450,6 @@ def plane(
     levels = _checks.integer("levels", levels, minimum=1)
     ax = _axes(ax)
     filled = ax.contourf(across, up, heights.T, levels=levels, cmap="viridis")
-    ax.contour(across, up, heights.T, levels=filled.levels, colors="white", linewidths=0.35)
     for name, (x, y) in (points or {}).items():
         ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor=_INK, zorder=3)
         ax.annotate(
@@ -462,7 +462,7 @@ def plane(
             fontsize="small",
             bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
         )
-    ax.figure.colorbar(filled, ax=ax, label="L")
+    ax.figure.colorbar(filled, ax=ax).ax.set_title("L", fontsize="medium")
     ax.set_xlabel("u")
     ax.set_ylabel("v")
     return ax
@@ -474,13 +474,8 @@ def plane(
 def _axes(ax: Axes | None) -> Axes:
     if ax is not None:
         return ax
-    try:
+    with _checks.needs("plots need Matplotlib"):
         import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            "plots need Matplotlib; install it with"
-            ' python -m pip install "pyssl-landscapes[app]"'
-        ) from error
     return plt.subplots(layout="constrained")[1]
 
 
@@ -490,8 +485,20 @@ def _rectangle(x: float, y: float, width: float, height: float, colour: str) -> 
     return Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=2.0, zorder=3)
 
 
-def _open(ax: Axes) -> None:
+def _finish(ax: Axes) -> None:
+    """Name the colours above the axes, where nothing is drawn."""
     ax.spines[["top", "right"]].set_visible(False)
+    ax.locator_params(axis="x", integer=True)  # modes are counted
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(
+            fontsize="small",
+            frameon=False,
+            ncols=3,
+            loc="lower left",
+            bbox_to_anchor=(-0.08, 1.0),
+            columnspacing=1.2,
+            handletextpad=0.4,
+        )
 
 
 def _scaled(rows: npt.NDArray[Any], *, signed: bool = True) -> Array:

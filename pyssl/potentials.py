@@ -213,8 +213,8 @@ class InfoNCEPotential(Potential):
             case ("dot", "conditional"):
                 return 0.5 * x * x
             case ("dot", "joint"):
-                inside = x < 1.0
-                return np.where(inside, -0.5 * np.log1p(-np.where(inside, x, 0.0) ** 2), np.inf)
+                outside = x >= 1.0
+                return np.where(outside, np.inf, -0.5 * np.log1p(-np.where(outside, 0.0, x) ** 2))
             case ("sqeuclidean", "conditional"):
                 return 0.5 * _minus_log1p(x) + 0.5 * x * (x / (1.0 + x))
             case _:
@@ -251,7 +251,7 @@ class InfoNCEPotential(Potential):
                 a, b = 1.0 / (1.0 + a), 1.0 / (1.0 + b)
                 scaled = 0.5 * a * b * (1.0 + a + b)
             case _:
-                scaled = 2.0 / ((1.0 + 2.0 * a) * (1.0 + 2.0 * b))
+                scaled = 2.0 / (1.0 + 2.0 * a) / (1.0 + 2.0 * b)
         return np.asarray(scaled / self.temperature / self.temperature)
 
     def amplitude(self, slope: Array, deficit: Array) -> Array:
@@ -268,18 +268,6 @@ class InfoNCEPotential(Potential):
             case _:
                 x = 0.5 * t / e
         return self.temperature * x
-
-    def gain(self, n: Array, slope: Array, deficit: Array) -> Array:
-        direct = super().gain(n, slope, deficit)
-        if self.similarity == "dot":
-            return direct
-        # r = x - (a logarithm and less), so only e x is left of x - t x; below x = 1 nothing cancels
-        x, e = n / self.temperature, self.temperature * deficit
-        if self.partition == "conditional":
-            rest = 0.5 * (np.log1p(x) + x / (1.0 + x))
-        else:
-            rest = 0.5 * np.log1p(2.0 * x)
-        return np.where(x < 1.0, direct, e * x - rest)
 
     def gain(self, n: Array, slope: Array, deficit: Array) -> Array:
         direct = super().gain(n, slope, deficit)
@@ -378,7 +366,7 @@ class CustomPotential(Potential):
 
         r, r_prime, r_second = self._sources
         domain = self.domain
-        vectorize = numba.vectorize([numba.float64(numba.float64)])
+        vectorize: Any = numba.vectorize([numba.float64(numba.float64)])  # type: ignore[no-untyped-call]
 
         def amplitude(slope):  # type: ignore[no-untyped-def]
             if not slope > 0.0:
@@ -462,7 +450,7 @@ def _compiled(name: str, function: Any) -> Any:
     return compiled
 
 
-def _rebuild(functions: tuple[Any, ...], options: dict[str, float]) -> CustomPotential:
+def _rebuild(functions: tuple[Any, ...], options: dict[str, Any]) -> CustomPotential:
     return CustomPotential(*functions, **options)
 
 

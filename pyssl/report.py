@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from pyssl import _advice, _checks, _page, _views
@@ -24,7 +23,7 @@ from pyssl.losses import LOSSES, Loss
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape
 
-__all__ = ["Report", "as_dict", "build", "closed_form", "named_losses", "save"]
+__all__ = ["Comparison", "as_dict", "build", "closed_form", "compare", "named_losses", "save"]
 
 EMBEDDING_DIM = 12
 TEMPERATURE = 1.0
@@ -37,8 +36,9 @@ Progress = Callable[[int, int, str], None]
 # The settings that have a spectral closed form, where they are not a loss's own defaults.
 _SETTINGS: dict[str, dict[str, Any]] = {
     "barlow_twins": {"normalize": False, "redundancy": 1.0},
-    "squared_vicreg": {"invariance": 2.0},
+    "squared_vicreg": {"invariance": 1.5},
 }
+# What a reader should know of these settings.
 _REMARKS: dict[str, str] = {
     "infonce": (
         "Population form with infinitely many negatives. It is exact for Gaussian views and an"
@@ -51,50 +51,175 @@ _REMARKS: dict[str, str] = {
     ),
     "squared_vicreg": (
         "Exact for any distribution of the views. VICReg with squares for the hinge. At invariance"
-        " 1 its modes would be those of the spectral contrastive loss; 2 shows what more costs."
+        " 1 its modes would be those of the spectral contrastive loss; 1.5 shows what more costs."
     ),
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Report:
-    """What each loss keeps and loses, and the page that says so.
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """What several losses keep and lose on the same views. Prints as tables.
 
     Attributes
     ----------
-    html : str
-        One self-contained page.
+    moments : Moments
+        Centred.
+    losses : dict of str to Loss
+        Every loss asked for, by name.
+    landscapes : dict of str to SpectralLandscape
     reports : dict of str to CollapseReport
-        For each loss with a closed form, by name.
+        For each loss with a closed form.
+    warnings : dict of str to list of str
+        What `classify` warned of.
     missing : dict of str to str
-        For each loss without one, the reason.
+        For each loss without a closed form, the reason.
+    embedding_dim : int
+    weight_decay : float
 
     Examples
     --------
     >>> import numpy as np, pyssl
     >>> moments = pyssl.Moments(np.eye(3), np.diag([0.9, 0.5, 0.1]))
-    >>> report = pyssl.report.build(moments, losses=["infonce"], embedding_dim=2)
-    >>> report.reports["infonce"].rank
-    2
+    >>> found = pyssl.report.compare(moments, losses=["infonce", "vicreg"], embedding_dim=2)
+    >>> found.reports["infonce"].rank, list(found.missing)
+    (2, ['vicreg'])
     """
 
-    html: str
+    moments: Moments
+    losses: dict[str, Loss]
+    landscapes: dict[str, SpectralLandscape]
     reports: dict[str, CollapseReport]
+    warnings: dict[str, list[str]]
     missing: dict[str, str]
+    embedding_dim: int
+    weight_decay: float
+    _about: _views.About
 
-    def __repr__(self) -> str:
-        parts = [f"{name}: {each.rank}/{each.capacity}" for name, each in self.reports.items()]
-        return f"Report({', '.join(parts)}; {len(self.html):,} characters of HTML)"
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python values that strict JSON can hold.
+
+        Returns
+        -------
+        dict
+            With ``reports`` by name, each as `as_dict` has it.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> found = pyssl.report.compare(moments, losses=["spectral"]).as_dict()
+        >>> found["reports"]["spectral"]["rank"]
+        2
+        """
+        return {
+            "source": self._about.title,
+            "dim": self.moments.dim,
+            "n_samples": self.moments.n_samples,
+            "centered": True,
+            "embedding_dim": self.embedding_dim,
+            "weight_decay": self.weight_decay,
+            "reports": {name: as_dict(each) for name, each in self.reports.items()},
+            "warnings": {name: each for name, each in self.warnings.items() if each},
+            "missing": dict(self.missing),
+        }
+
+    def summary(self) -> str:
+        """Return one line a loss.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> print(pyssl.report.compare(moments, losses=["spectral"]).summary())
+        SpectralContrastive  no collapse: 2 of 2 modes learned
+        """
+        rows = [
+            (
+                type(self.losses[name]).__name__,
+                f"{_page.KIND[each.kind]}: {each.rank} of {each.capacity} modes learned",
+            )
+            for name, each in self.reports.items()
+        ]
+        rows += [
+            (type(self.losses[name]).__name__, f"not in this version: {why}")
+            for name, why in self.missing.items()
+        ]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+
+    def page(self, progress: Progress | None = None) -> str:
+        """Return the HTML page.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            As for `build`.
+
+        Returns
+        -------
+        str
+
+        Raises
+        ------
+        ImportError
+            Without Matplotlib.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> pyssl.report.compare(moments, losses=["spectral"]).page()[:15]
+        '<!DOCTYPE html>'
+        """
+        tick, total = _ticker(progress), len(self.reports) + 1
+        page = _page.Page(
+            about=self._about,
+            moments=self.moments,
+            embedding_dim=self.embedding_dim,
+            weight_decay=self.weight_decay,
+            missing={type(self.losses[name]).__name__: why for name, why in self.missing.items()},
+        )
+        for step, (name, report) in enumerate(self.reports.items(), start=1):
+            loss = self.losses[name]
+            tick(step, total, type(loss).__name__)
+            stock = named_losses([name], getattr(loss, "temperature", TEMPERATURE))[name]
+            page.add(
+                self.landscapes[name],
+                report,
+                name=type(loss).__name__,
+                remark=_REMARKS.get(name, "") if loss == stock else "",
+                kept=_advice.kept_and_lost(report),
+                reasons=_advice.reasons(report),
+                changes=_advice.changes(report, loss, self.moments),
+                notes=[*report.notes, *self.warnings[name]],
+            )
+        html = page.render()
+        tick(total, total, "done")
+        return html
+
+    def __str__(self) -> str:
+        parts = [
+            "\n".join([str(each), *(f"warning: {text}" for text in self.warnings[name])])
+            for name, each in self.reports.items()
+        ]
+        parts += [f"{name}: not in this version: {why}" for name, why in self.missing.items()]
+        return "\n\n".join(parts)
+
+    __repr__ = __str__
 
 
 def named_losses(
-    names: Iterable[str | Loss] | None = None, temperature: float = TEMPERATURE
+    names: str | Loss | Iterable[str | Loss] | None = None, temperature: float = TEMPERATURE
 ) -> dict[str, Loss]:
     """Return losses by name, with the settings that have a spectral closed form.
 
     Parameters
     ----------
-    names : iterable of str or Loss, optional
+    names : str, Loss or iterable of them, optional
         Keys of `pyssl.LOSSES` or losses with settings of their own; all of the registry by default.
     temperature : float, optional
         tau > 0 for the losses that have one and are given by name.
@@ -177,18 +302,18 @@ def closed_form(
         try:
             land = level(moments, embedding_dim, weight_decay)
         except NotImplementedError as error:
-            why.append(str(error).split(": ", 1)[-1])
+            why.append(f"{level.__name__}: {str(error).split(': ', 1)[-1]}")
             continue
         if isinstance(land, SpectralLandscape):
             return land
-        why.append(f"its {level.__name__} landscape is not spectral")
-    raise NotImplementedError("; ".join(dict.fromkeys(why)))
+        why.append(f"{level.__name__}: its landscape is not spectral")
+    raise NotImplementedError("; ".join(why))
 
 
-def build(
+def compare(
     data: Moments | tuple[npt.ArrayLike, npt.ArrayLike] | _views.Views | None = None,
     *,
-    losses: Iterable[str | Loss] | None = None,
+    losses: str | Loss | Iterable[str | Loss] | None = None,
     embedding_dim: int = EMBEDDING_DIM,
     weight_decay: float | None = None,
     temperature: float = TEMPERATURE,
@@ -196,17 +321,99 @@ def build(
     title: str | None = None,
     description: Sequence[str] = (),
     progress: Progress | None = None,
-) -> Report:
-    """Make the page: for each loss the table, the spectrum, the directions, a plane, and why.
+) -> Comparison:
+    """Classify what each loss keeps and loses on the same centred moments.
 
-    All losses see the same centred moments.
+    Parameters
+    ----------
+    data, losses, embedding_dim, weight_decay, temperature
+        As for `build`.
+    image_shape, title, description, progress
+        As for `build`, for a page made of the result.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        For wrong views (the message names what was seen), a setting out of range, an unknown
+        loss, or an image shape that does not hold d inputs.
+    TypeError
+        For arguments of the wrong kind.
+    NotImplementedError
+        Where none of the losses has a closed form in this version.
+    ImportError
+        Without scikit-learn, for the digits.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.eye(3), np.diag([0.9, 0.5, 0.1]))
+    >>> pyssl.report.compare(moments, embedding_dim=2).reports["infonce"].rank
+    2
+    """
+    k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
+    chosen = named_losses(losses, temperature)
+    if weight_decay is None:
+        weight_decay = DIGITS_WEIGHT_DECAY if data is None else 0.0
+    g = _checks.real("weight_decay", weight_decay, minimum=0.0)
+    _ticker(progress)(0, len(chosen) + 1, "views")
+    about, moments = _moments(_views.digits() if data is None else data)
+    shape = about.image_shape if image_shape is None else image_shape
+    about = replace(
+        about,
+        title=about.title if title is None else title,
+        description=tuple(description) or about.description,
+        image_shape=(
+            None if shape is None else _checks.image_shape("image_shape", shape, moments.dim)
+        ),
+    )
+    lands: dict[str, SpectralLandscape] = {}
+    missing: dict[str, str] = {}
+    for name, loss in chosen.items():
+        try:
+            lands[name] = closed_form(loss, moments, k, g)
+        except NotImplementedError as error:
+            missing[name] = str(error)
+    if not lands:
+        each = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        raise NotImplementedError(f"no closed form in this version for {each}")
+    found = {name: _quietly_classified(land) for name, land in lands.items()}
+    return Comparison(
+        moments=moments,
+        losses=chosen,
+        landscapes=lands,
+        reports={name: report for name, (report, _) in found.items()},
+        warnings={name: texts for name, (_, texts) in found.items()},
+        missing=missing,
+        embedding_dim=k,
+        weight_decay=g,
+        _about=about,
+    )
+
+
+def build(
+    data: Moments | tuple[npt.ArrayLike, npt.ArrayLike] | _views.Views | None = None,
+    *,
+    losses: str | Loss | Iterable[str | Loss] | None = None,
+    embedding_dim: int = EMBEDDING_DIM,
+    weight_decay: float | None = None,
+    temperature: float = TEMPERATURE,
+    image_shape: tuple[int, int] | None = None,
+    title: str | None = None,
+    description: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> str:
+    """Make the page: for each loss the table, the spectrum, the directions, a plane, and why.
 
     Parameters
     ----------
     data : Moments or (x, x_plus), optional
         Moments of a pair of views, or the two views (n, d) themselves; the digits that
         scikit-learn ships, augmented, by default.
-    losses : iterable of str or Loss, optional
+    losses : str, Loss or iterable of them, optional
         Keys of `pyssl.LOSSES` or losses with settings of their own; all of the registry by default.
     embedding_dim : int, optional
         k >= 1.
@@ -224,8 +431,8 @@ def build(
 
     Returns
     -------
-    Report
-        The page is its ``html``; `save` writes it.
+    str
+        One self-contained HTML page; `save` writes it. The same input gives the same page.
 
     Raises
     ------
@@ -241,7 +448,7 @@ def build(
 
     Notes
     -----
-    Source: theory 2, 3 and 5.
+    Source: theory 2, 3 and 5. The moments are centred, so that all losses can be compared.
 
     Examples
     --------
@@ -249,89 +456,21 @@ def build(
     >>> rng = np.random.default_rng(0)
     >>> clean = rng.standard_normal((200, 4))
     >>> x, x_plus = clean + 0.5 * rng.standard_normal((2, 200, 4))
-    >>> report = pyssl.report.build((x, x_plus), losses=["infonce"], embedding_dim=2)
-    >>> report.html.startswith("<!DOCTYPE html>")
-    True
+    >>> pyssl.report.build((x, x_plus), losses="infonce", embedding_dim=2)[:15]
+    '<!DOCTYPE html>'
     """
-    k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
-    chosen = named_losses(losses, temperature)
-    if weight_decay is None:
-        weight_decay = DIGITS_WEIGHT_DECAY if data is None else 0.0
-    g = _checks.real("weight_decay", weight_decay, minimum=0.0)
-    tick = progress or (lambda done, total, what: None)
-    total = len(chosen) + 1
-
-    tick(0, total, "views")
-    about, moments = _moments(_views.digits() if data is None else data)
-    if image_shape is None:
-        image_shape = about.image_shape
-    if image_shape is not None:
-        image_shape = _checks.image_shape("image_shape", image_shape, moments.dim)
-    lands, missing = _landscapes(chosen, moments, k, g)
-
-    page = _page.Page(
-        about=replace(
-            about,
-            title=about.title if title is None else title,
-            description=tuple(description) or about.description,
-            image_shape=image_shape,
-        ),
-        moments=moments,
-        embedding_dim=k,
-        weight_decay=g,
-        built_in=data is None,
-        missing={type(chosen[name]).__name__: why for name, why in missing.items()},
+    found = compare(
+        data,
+        losses=losses,
+        embedding_dim=embedding_dim,
+        weight_decay=weight_decay,
+        temperature=temperature,
+        image_shape=image_shape,
+        title=title,
+        description=description,
+        progress=progress,
     )
-    reports = {}
-    for step, (name, land) in enumerate(lands.items(), start=1):
-        loss = chosen[name]
-        tick(step, total, type(loss).__name__)
-        reports[name], caught = quietly_classified(land)
-        stock = loss == named_losses([name], getattr(loss, "temperature", temperature))[name]
-        page.add(
-            land,
-            reports[name],
-            name=type(loss).__name__,
-            remark=_REMARKS.get(name, "") if stock else "",
-            kept=_advice.kept_and_lost(reports[name]),
-            reasons=_advice.reasons(reports[name]),
-            changes=_advice.changes(reports[name], loss, moments),
-            notes=[*reports[name].notes, *caught],
-        )
-    html = page.render()
-    tick(total, total, "done")
-    return Report(html, reports, missing)
-
-
-def quietly_classified(land: SpectralLandscape) -> tuple[CollapseReport, list[str]]:
-    """Return the report of a landscape, and its threshold warnings as text.
-
-    Parameters
-    ----------
-    land : SpectralLandscape
-
-    Returns
-    -------
-    CollapseReport
-    list of str
-
-    Examples
-    --------
-    >>> import numpy as np, pyssl
-    >>> moments = pyssl.Moments(np.eye(1), 0.5 * np.eye(1))
-    >>> land = pyssl.InfoNCE().population(moments, 1, weight_decay=1.0)
-    >>> len(pyssl.report.quietly_classified(land)[1])
-    1
-    """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ThresholdWarning)
-        report = classify(land)
-    for each in caught:
-        if not issubclass(each.category, ThresholdWarning):
-            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
-    return report, [
-        str(each.message) for each in caught if issubclass(each.category, ThresholdWarning)
-    ]
+    return found.page(progress)
 
 
 def as_dict(report: CollapseReport) -> dict[str, Any]:
@@ -345,8 +484,8 @@ def as_dict(report: CollapseReport) -> dict[str, Any]:
     -------
     dict
         With the report's fields; ``modes`` is a list of one dict a mode, with its critical weight
-        decay, and ``weights`` (k lists of d) those of the minimum. What does not exist (nan) is
-        None, infinities are the strings "Infinity" and "-Infinity".
+        decay. What does not exist (nan) is None, infinities are the strings "Infinity" and
+        "-Infinity". The weights of the minimum are left out.
 
     Raises
     ------
@@ -386,12 +525,11 @@ def as_dict(report: CollapseReport) -> dict[str, Any]:
         "attained": minimum.attained,
         "bounded": minimum.bounded,
         "modes": modes,
-        "weights": [[_json(value) for value in row] for row in minimum.weights.tolist()],
         "notes": list(report.notes),
     }
 
 
-def save(html: str | Report, path: str | os.PathLike[str]) -> Path:
+def save(html: str, path: str | os.PathLike[str]) -> Path:
     """Write a page whole or not at all.
 
     The page is written beside its target and then takes its place, so that neither an interruption
@@ -399,7 +537,7 @@ def save(html: str | Report, path: str | os.PathLike[str]) -> Path:
 
     Parameters
     ----------
-    html : str or Report
+    html : str
     path : path
 
     Returns
@@ -422,17 +560,16 @@ def save(html: str | Report, path: str | os.PathLike[str]) -> Path:
     ...     path.read_text()
     '<!DOCTYPE html>'
     """
-    text = html.html if isinstance(html, Report) else html
-    _checks.instance("html", text, str, "a string or a Report")
+    _checks.instance("html", html, str, "a string")
     path = writable(path)
     # through a link, so that the link stays and what it points to is replaced
     target = path.resolve()
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    stream = open(draft, "x", encoding="utf-8")
+    stream = draft.open("x", encoding="utf-8")  # where that fails the file is not ours to remove
     try:
         with stream:
-            stream.write(text)
-        os.replace(draft, target)
+            stream.write(html)
+        draft.replace(target)
     except BaseException:  # an interruption too
         draft.unlink(missing_ok=True)
         raise
@@ -476,6 +613,10 @@ def writable(path: str | os.PathLike[str]) -> Path:
 # ---- parts ---------------------------------------------------------------------------------------
 
 
+def _ticker(progress: Progress | None) -> Progress:
+    return progress if progress is not None else lambda done, total, what: None
+
+
 def _moments(data: Any) -> tuple[_views.About, Moments]:
     """Return what is known about the views, and their centred moments."""
     if isinstance(data, Moments):
@@ -489,20 +630,18 @@ def _moments(data: Any) -> tuple[_views.About, Moments]:
     return _views.About("Views"), Moments.from_views(*data).centered()
 
 
-def _landscapes(
-    losses: dict[str, Loss], moments: Moments, k: int, g: float
-) -> tuple[dict[str, SpectralLandscape], dict[str, str]]:
-    """Return the landscapes of the losses with a closed form, and why the others have none."""
-    lands, missing = {}, {}
-    for name, loss in losses.items():
-        try:
-            lands[name] = closed_form(loss, moments, k, g)
-        except NotImplementedError as error:
-            missing[name] = str(error)
-    if not lands:
-        each = "; ".join(f"{name}: {why}" for name, why in missing.items())
-        raise NotImplementedError(f"no closed form in this version for {each}")
-    return lands, missing
+def _quietly_classified(land: SpectralLandscape) -> tuple[CollapseReport, list[str]]:
+    """Return the report of a landscape, and its threshold warnings as text."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        report = classify(land)
+    texts = []
+    for each in caught:
+        if issubclass(each.category, ThresholdWarning):
+            texts.append(str(each.message))
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
+    return report, texts
 
 
 def _json(value: float) -> float | str | None:

@@ -36,6 +36,7 @@ class ModeSplit:
 
     name: str  # of the loss, for messages and tables
     signal: float  # lambda of a mode that augmentation and decay leave alone
+    sensitivity: float  # of lambda to the alignment
     augmentation: Array | None  # (d, d), v'(.)v is what the augmentation takes; None: nothing
     covariance: Array  # (d, d), of the representation that S refers to
     cross_covariance: Array  # (d, d)
@@ -246,20 +247,28 @@ class SpectralLandscape(SpectralEvaluation):
         whitener, null = metric.whitener, metric.null_basis
         bounded, level = True, 0
         curvature = np.zeros(d - metric.rank)
-        if metric.rank < d:
+        if self._split is not None:
+            # no loss sees the directions in which views don't vary: there B is the decay, exactly
+            curvature -= 0.5 * self.weight_decay
+            level = 0 if self.weight_decay else len(curvature)
+        elif metric.rank < d:
             curvature, rotation = np.linalg.eigh(null.T @ self.B @ null)
             null = null @ rotation
             curvature[np.abs(curvature) <= self._tolerance] = 0.0
-            coupling = null.T @ self.B @ metric.basis[:, : metric.rank]
-            # of 64 tolerances only the larger one can tell an unbounded landscape from rounding
+            spectrum, basis = metric.spectrum[: metric.rank], metric.basis[:, : metric.rank]
+            coupling = null.T @ self.B @ basis
+            # of 64 tolerances only the larger one can tell an unbounded landscape from rounding,
+            # which turns the null space towards a direction of variance s by about d eps s_1/s
             limit = 64.0 * self._tolerance
+            turned = 64.0 * rank_tolerance(d, self._eps, 1.0) * spectrum.max(initial=0.0) / spectrum
+            limits = limit + turned @ np.abs(basis.T @ self.B @ basis)
             flat = curvature >= 0.0
-            bounded = not ((curvature > limit).any() or np.linalg.norm(coupling[flat]) > limit)
+            bounded = not ((curvature > limit).any() or (np.abs(coupling[flat]) > limits).any())
             curvature = np.minimum(curvature, 0.0)
             steep = curvature < 0.0
             level = int(np.count_nonzero(~steep))
             lift = null[:, steep] / -curvature[steep] @ coupling[steep]
-            whitener = whitener + lift / np.sqrt(metric.spectrum[: metric.rank])
+            whitener = whitener + lift / np.sqrt(spectrum)
         slope_limit = self.potential.slope_limit
         if np.isinf(slope_limit):
             negated, vectors = diagonalise(-self.B, whitener)
@@ -296,12 +305,14 @@ class SpectralLandscape(SpectralEvaluation):
             deficits, vectors = diagonalise(form, whitener)
             beyond = int(np.count_nonzero(spectrum < -tolerance))
             unattained = max(beyond, int(np.count_nonzero(spectrum <= tolerance)) - level)
+            least = tolerance  # v'(.)v/|v|^2 of the others, by the inertia
         else:
             form = exact.matrix + 0.5 * g * np.eye(self.dim)
             deficits, vectors = diagonalise(form, whitener)
             beyond, unattained = 0, exact.nullity if g == 0.0 else 0
+            least = 0.5 * g
         if len(deficits):
-            floor = max(0.5 * g / float(self._metric.spectrum[0]), float(np.finfo(float).tiny))
+            floor = max(least / float(self._metric.spectrum[0]), float(np.finfo(float).tiny))
             deficits[unattained:] = np.maximum(deficits[unattained:], floor)
         deficits[beyond:unattained] = 0.0
         return deficits, vectors, unattained, beyond
@@ -381,11 +392,13 @@ class SpectralLandscape(SpectralEvaluation):
         >>> import numpy as np, pyssl
         >>> land = pyssl.SpectralLandscape(np.diag([2.0, 1.0]), np.eye(2), pyssl.Quartic(0.5), 2)
         >>> [(point.active, point.index, float(point.value)) for point in land.stationary_points()]
-        [((0, 1), 0, -2.5), ((0,), 2, -2.0), ((1,), 3, -0.5), ((), 4, 0.0)]
+        [((0, 1), 0, -2.5), ((0,), 1, -2.0), ((1,), 2, -0.5), ((), 4, 0.0)]
         """
         k = self.embedding_dim
         most = k if max_rank is None else min(k, _checks.integer("max_rank", max_rank, minimum=0))
         modes = self._modes
+        if not modes.bounded:
+            return iter([self.origin()])
         # not a generator function: a wrong max_rank is to raise here, not at the first point
         return (
             StationaryPoint(modes, self.potential, k, self.constant, active)
@@ -413,7 +426,13 @@ class SpectralLandscape(SpectralEvaluation):
         (3, array([1., 0.]))
         """
         return Origin(
-            self._modes, self.potential, self.embedding_dim, self.constant, (), signal=self.B
+            self._modes,
+            self.potential,
+            self.embedding_dim,
+            self.constant,
+            (),
+            signal=self.B,
+            metric=self._metric,
         )
 
     def in_modes(self) -> ModeLandscape:

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
-from pyssl._pencil import Array, readonly
+from pyssl._pencil import Array, Metric, descending, readonly
 from pyssl.potentials import Potential
 
 __all__ = ["Minimum", "Modes", "Origin", "StationaryPoint", "enumerate_active_sets"]
@@ -74,6 +74,8 @@ class Modes:
         what may be a tiny s_j and only follow (theory 2.2).
         """
         learnable = min(positive, len(eigenvalues))
+        if not bounded:  # some of B's positive eigenvalues then belong to the null space of S
+            learnable = min(learnable, int(np.count_nonzero(eigenvalues > 0.0)))
         tiny = float(np.finfo(float).tiny)
         settled = eigenvalues.copy()
         settled[:learnable] = np.maximum(settled[:learnable], tiny)
@@ -128,7 +130,9 @@ class Modes:
         first, last = self.unattained, self.learnable
         if first == last:
             return []
-        top = float(self.eigenvalues[0])
+        # where r'(inf) is finite the eigenvalues were found as its differences from the deficits
+        limit = float(self.eigenvalues[0] + self.deficits[0])
+        top = limit if np.isfinite(limit) else float(self.eigenvalues[0])
         gap = _TIE_ULPS * len(self.eigenvalues) * float(np.finfo(float).eps) * top
         cuts = 1 + first + np.flatnonzero(-np.diff(self.eigenvalues[first:last]) > gap)
         bounds = [first, *(int(cut) for cut in cuts), last]
@@ -346,6 +350,31 @@ class Origin(StationaryPoint):
     """
 
     signal: Array = field(kw_only=True)
+    metric: Metric = field(kw_only=True)
+
+    def hessian_spectrum(self) -> Array:
+        """Return the eigenvalues of the Hessian in V-coordinates, V = W S^(1/2).
+
+        Returns
+        -------
+        (k*d,) ndarray
+            Ascending. Directions in the null space of S are measured at unit length.
+
+        Notes
+        -----
+        Source: theory 2.4. Also for a landscape that is unbounded on the null space of S.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> land = pyssl.SpectralLandscape(np.eye(2), np.diag([4.0, 0.0]), pyssl.Quartic(1.0), 1)
+        >>> land.bounded, land.origin().hessian_spectrum()
+        (False, array([-2. , -0.5]))
+        """
+        if self._modes.bounded:
+            return super().hessian_spectrum()
+        frame = np.hstack([self.metric.whitener, self.metric.null_basis])
+        return np.repeat(-2.0 * descending(frame.T @ self.signal @ frame), self._embedding_dim)
 
     @cached_property
     def _top(self) -> tuple[float, Array]:

@@ -1,0 +1,1 @@
+"""The asv suite, and `peers.py`, a script of its own."""

@@ -1,0 +1,315 @@
+"""The command line: exit codes, one line a fault, files whole or not at all, and a light start."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyssl
+from pyssl import _views, cli, report
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def views(folder: Path, rng: np.random.Generator) -> str:
+    path = folder / "views.npz"
+    clean = rng.standard_normal((200, 6)) * [3.0, 2.0, 1.0, 0.5, 0.3, 0.0]
+    x, x_plus = clean + 0.2 * rng.standard_normal((2, 200, 6)) * [1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
+    np.savez(path, x=x, x_plus=x_plus)
+    return path.name
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does, warnings being errors."""
+    command = [sys.executable, "-W", "error", "-m", "pyssl", *arguments]
+    environment = {**os.environ, "COLUMNS": "80"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, **options
+    )
+
+
+# ---- help and version ----------------------------------------------------------------------------
+
+
+def test_version():
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"pyssl {pyssl.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [[], ["report"], ["classify"]])
+def test_help_has_an_example(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert re.search(rf"examples?:\n  pyssl {command[0] if command else 'report'}", text)
+    assert "exit codes: 0 done, 1 failure, 2 bad usage" in text
+
+
+def test_help_loads_nothing_optional():
+    code = (
+        "import sys; from pyssl.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "slow = {'matplotlib', 'sklearn', 'rich', 'numba', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(str(slow) if slow else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- report --------------------------------------------------------------------------------------
+
+
+def test_report_of_the_digits_end_to_end(folder):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
+    done = run("report", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no bar where no terminal is
+    assert [path.name for path in folder.iterdir()] == ["pyssl-report.html"]
+    page = (folder / "pyssl-report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!DOCTYPE html>")
+    assert page.endswith("</html>\n")
+    for loss in pyssl.LOSSES.values():
+        assert loss.__name__ in done.stdout
+        assert loss.__name__ in page
+    assert "InfoNCE              dimensional collapse: 10 of 12 modes learned" in done.stdout
+    assert "wrote pyssl-report.html" in done.stdout
+
+
+def test_report_of_views_takes_every_option(views, folder, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
+    arguments = (
+        f"report {views} --loss infonce,spectral --embedding-dim 3 --weight-decay 0.25"
+        " --temperature 0.5 --image-shape 2x3 --out page.html"
+    )
+    assert cli.main(arguments.split()) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("wrote page.html")
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    assert "InfoNCE(temperature=0.5" in page
+    assert "BarlowTwins" not in page
+    assert "2 x 3 pictures" in page
+    data = _views.read(views)
+    assert page == report.build(
+        data,
+        losses=["infonce", "spectral"],
+        embedding_dim=3,
+        weight_decay=0.25,
+        temperature=0.5,
+        image_shape=(2, 3),
+    )
+
+
+# ---- classify ------------------------------------------------------------------------------------
+
+
+def test_classify_prints_the_table(views, capsys):
+    assert cli.main(f"classify {views} --embedding-dim 3 --weight-decay 0.25".split()) == 0
+    x = np.load(views)
+    moments = pyssl.Moments.from_views(x["x"], x["x_plus"]).centered()
+    expected = pyssl.classify(pyssl.InfoNCE().population(moments, 3, 0.25))
+    assert capsys.readouterr().out == f"{expected}\n"
+
+
+def test_classify_json(views, capsys):
+    arguments = f"classify {views} --loss barlow_twins,ntxent,infonce --temperature 2 --json"
+    assert cli.main(arguments.split()) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert found["source"] == "views.npz"
+    assert (found["dim"], found["n_samples"], found["centered"]) == (6, 200, True)
+    assert (found["embedding_dim"], found["weight_decay"]) == (12, 0.0)
+    assert [*found["reports"]] == ["barlow_twins", "infonce"]
+    assert [*found["missing"]] == ["ntxent"]
+    infonce = found["reports"]["infonce"]
+    assert "temperature=2.0" in infonce["loss"]
+    assert len(infonce["modes"]) == 6
+    assert infonce["modes"][5]["cause"] == "no variation"
+
+
+# ---- bad usage and input -------------------------------------------------------------------------
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Return the one line on stderr of a call that exits with 2."""
+    try:
+        code = cli.main(arguments)
+    except SystemExit as error:
+        code = error.code
+    out, err = capsys.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("pyssl")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--loss bogus", "loss must be one of infonce, ntxent, .*, got 'bogus'"),
+        ("--loss infonce,infonce", "got infonce twice"),
+        ("--loss ntxent,vicreg", "no closed form in this version for ntxent: .*; vicreg: "),
+        ("--temperature 0", "temperature must be > 0, got 0"),
+        ("--temperature -1", "temperature must be > 0, got -1"),
+        ("--temperature nan", "temperature must be finite, got nan"),
+        ("--temperature cold", "argument --temperature: invalid float value: 'cold'"),
+        ("--embedding-dim 0", "embedding_dim must be at least 1, got 0"),
+        ("--embedding-dim 1.5", "argument --embedding-dim: invalid int value: '1.5'"),
+        ("--weight-decay -1", "weight_decay must be >= 0, got -1"),
+        ("--weight-decay inf", "weight_decay must be finite, got inf"),
+        ("--bogus", "unrecognized arguments: --bogus"),
+        ("more.npz", "unrecognized arguments: more.npz"),
+    ],
+)
+@pytest.mark.parametrize("command", ["report", "classify"])
+def test_bad_usage(command, options, message, views, folder, capsys):
+    assert re.search(message, refused(capsys, command, views, *options.split()))
+    assert [path.name for path in folder.iterdir()] == ["views.npz"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "arguments are required: COMMAND"),
+        ("sweep", "invalid choice: 'sweep'"),
+        ("classify", "arguments are required: VIEWS"),
+        ("report views.npz --image-shape 8", "expected HxW such as 28x28, got '8'"),
+        ("report views.npz --image-shape 8x8", "image_shape must hold 6 inputs, got 8 x 8"),
+        ("report views.npz --image-shape 0x6", r"image_shape\[0\] must be at least 1, got 0"),
+        ("report views.npz --out missing/page.html", "missing: no such folder to write page.html"),
+        ("report views.npz --out .", "is a folder, not a file to write"),
+        (f"report views.npz --out {os.devnull}", "is not a regular file"),
+    ],
+)
+@pytest.mark.usefixtures("views")
+def test_bad_usage_of_one_command(arguments, message, capsys):
+    assert re.search(message, refused(capsys, *arguments.split()))
+
+
+@pytest.mark.parametrize("command", ["report", "classify"])
+def test_bad_input(command, folder, capsys):
+    x = np.arange(60.0).reshape(10, 6)
+    holed = x.copy()
+    holed[7, 2] = np.nan
+    cases = {
+        "shapes": ({"x": x, "x_plus": x[:4]}, r"x_plus must have the shape of x \(10, 6\), got"),
+        "nan": ({"x": x, "x_plus": holed}, r"x_plus must be finite, got nan at .* \(row 7\)"),
+        "flat": ({"x": x[0], "x_plus": x[0]}, r"x must have 2 dimension\(s\), got shape \(6,\)"),
+        "text": ({"x": np.array([["a"]]), "x_plus": x}, "x must hold real numbers, got dtype <U1"),
+        "complex": ({"x": x * 1j, "x_plus": x}, "x must hold real numbers, got dtype complex128"),
+        "single": ({"x": x[:1], "x_plus": x[:1]}, "at least 2 pairs of views, got 1"),
+        "none": ({"x": x[:0], "x_plus": x[:0]}, "at least 2 pairs of views, got 0"),
+        "empty": ({"x": x[:, :0], "x_plus": x[:, :0]}, "x must be"),
+        "huge": ({"x": x * 1e200, "x_plus": x}, "views must be|x must be"),
+        "objects": ({"x": np.array([None]), "x_plus": x}, "x is an object array"),
+        "absent": ({"x": x}, "no array x_plus; it holds x"),
+    }
+    for name, (arrays, message) in cases.items():
+        np.savez(f"{name}.npz", **arrays)
+        assert re.search(message, refused(capsys, command, f"{name}.npz")), name
+    assert re.search("nowhere.npz: no such file", refused(capsys, command, "nowhere.npz"))
+    assert not list(folder.glob("*.html"))
+
+
+# ---- failures ------------------------------------------------------------------------------------
+
+
+def failed(capsys, *arguments: str, code: int = 1) -> str:
+    assert cli.main(arguments) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("package", "arguments"),
+    [
+        ("matplotlib", "report views.npz"),
+        ("rich", "report views.npz"),
+        ("sklearn", "report"),
+    ],
+)
+@pytest.mark.usefixtures("views")
+def test_missing_package(package, arguments, folder, capsys, monkeypatch):
+    pytest.importorskip("rich")
+    loaded = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
+    for name in {package, *loaded}:
+        monkeypatch.setitem(sys.modules, name, None)
+    err = failed(capsys, *arguments.split())
+    assert 'python -m pip install "pyssl-landscapes[app]"' in err
+    assert package in err
+    assert [path.name for path in folder.iterdir()] == ["views.npz"]
+
+
+def test_classify_needs_nothing_optional(views, monkeypatch):
+    for package in ("matplotlib", "sklearn", "rich"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert cli.main(["classify", views]) == 0
+
+
+@pytest.mark.parametrize("where", ["compare", "save"])
+def test_interruption_writes_nothing_and_says_so_in_one_line(
+    where, views, folder, capsys, monkeypatch
+):
+    pytest.importorskip("rich")
+    pytest.importorskip("matplotlib")
+    (folder / "pyssl-report.html").write_text("before")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    if where == "compare":
+        monkeypatch.setattr(report, "compare", interrupted)
+    else:
+        monkeypatch.setattr(Path, "replace", interrupted)
+    err = failed(capsys, "report", views, "--loss", "spectral", code=130)
+    assert err == "pyssl report: interrupted\n"
+    assert (folder / "pyssl-report.html").read_text() == "before"
+    assert {path.name for path in folder.iterdir()} == {"views.npz", "pyssl-report.html"}
+
+
+def test_full_disk(views, folder, capsys, monkeypatch):
+    pytest.importorskip("rich")
+    pytest.importorskip("matplotlib")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert "No space left" in failed(capsys, "report", views, "--loss", "spectral")
+    assert [path.name for path in folder.iterdir()] == ["views.npz"]
+
+
+def test_a_fault_of_ours_is_one_line_and_not_blamed_on_the_user(views, capsys, monkeypatch):
+    pytest.importorskip("rich")
+
+    def broken(*_):
+        raise ValueError("two\nlines")
+
+    monkeypatch.setattr(report.Comparison, "page", broken)
+    assert failed(capsys, "report", views) == ("pyssl report: failed with ValueError: two lines\n")
+
+
+def test_reader_that_has_seen_enough(views, folder):
+    command = [sys.executable, "-m", "pyssl", "classify", views]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1

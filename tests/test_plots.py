@@ -1,0 +1,243 @@
+"""Plots draw what the results say: judged by the data of the artists, not by pixels."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import pyssl
+
+matplotlib = pytest.importorskip("matplotlib")
+from matplotlib.colors import to_hex  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from pyssl import plots  # noqa: E402
+from pyssl.collapse import Cause  # noqa: E402
+
+
+@pytest.fixture
+def land() -> pyssl.SpectralLandscape:
+    """A landscape with every cause: 3 learned, 1 without room, 1 decay, 1 augmentation, 2 flat."""
+    sigma = np.diag([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    a = np.diag([0.9, 0.8, 0.7, 0.6, 0.1, -0.2, 0.0, 0.0])
+    moments = pyssl.Moments(sigma, a)
+    found = pyssl.InfoNCE().population(moments, embedding_dim=3, weight_decay=0.4)
+    assert isinstance(found, pyssl.SpectralLandscape)
+    return found
+
+
+@pytest.fixture
+def report(land: pyssl.SpectralLandscape) -> pyssl.CollapseReport:
+    return pyssl.classify(land)
+
+
+def axes():
+    return Figure().subplots()
+
+
+def test_the_example_has_every_cause(report):
+    assert [str(cause) for cause in report.modes.cause] == [
+        *["learned"] * 3,
+        "capacity",
+        "decay",
+        "augmentation",
+        *["no variation"] * 2,
+    ]
+
+
+# ---- spectrum ------------------------------------------------------------------------------------
+
+
+def test_spectrum_marks_every_mode_once_in_the_colour_of_its_cause(report):
+    ax = plots.spectrum(report, axes())
+    bottom = ax.get_ylim()[0]
+    seen = {}
+    for line in ax.get_lines():
+        if line.get_linestyle() != "None":
+            continue
+        for number, height in zip(line.get_xdata(), line.get_ydata(), strict=True):
+            seen[int(number)] = (float(height), line.get_color())
+    assert sorted(seen) == list(range(1, 9))
+    for number, (height, colour) in seen.items():
+        critical = report.critical_weight_decay[number - 1]
+        assert height == (critical if critical > 0.0 else bottom)
+        assert colour == plots.CAUSE_COLOURS[report.modes.cause[number - 1]]
+
+
+def test_spectrum_draws_both_thresholds(report):
+    ax = plots.spectrum(report, axes())
+    lines = {line.get_linestyle(): line for line in ax.get_lines() if len(line.get_xdata()) == 2}
+    assert set(lines["--"].get_ydata()) == {report.weight_decay}
+    assert set(lines[":"].get_xdata()) == {3.5}
+    # learned exactly where the mark is above the one and left of the other
+    for number, cause in enumerate(report.modes.cause, start=1):
+        above = report.critical_weight_decay[number - 1] > report.weight_decay
+        assert (cause is Cause.LEARNED) == (above and number < 3.5)
+
+
+def test_spectrum_without_decay_or_limit_has_no_threshold_lines():
+    moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+    report = pyssl.classify(pyssl.InfoNCE().population(moments, embedding_dim=5))
+    ax = plots.spectrum(report, axes())
+    assert all(line.get_linestyle() == "None" for line in ax.get_lines())
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_spectrum_of_nothing(weight_decay):
+    moments = pyssl.Moments(np.zeros((2, 2)), np.zeros((2, 2)))
+    land = pyssl.SpectralContrastive().population(moments, 1, weight_decay)
+    ax = plots.spectrum(pyssl.classify(land), axes())
+    (line,) = (line for line in ax.get_lines() if line.get_linestyle() == "None")
+    assert set(line.get_ydata()) == {ax.get_ylim()[0]}
+
+
+def test_spectrum_with_an_infinite_critical_decay():
+    moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]), mean=[1.0, 0.0])
+    land = pyssl.SpectralContrastive().population(moments, 2, 0.1, bias=True)
+    ax = plots.spectrum(pyssl.classify(land), axes())
+    assert np.isfinite(ax.get_ylim()).all()
+    assert ax.get_lines()[0].get_ydata()[0] == ax.get_ylim()[1]
+
+
+# ---- budget --------------------------------------------------------------------------------------
+
+
+def test_budget_stacks_the_split(report):
+    ax = plots.budget(report, axes())
+    left, augmentation, decay = ax.containers
+    table, inside = report.modes, slice(0, 6)
+    np.testing.assert_array_equal(
+        [bar.get_height() for bar in left], np.maximum(table.eigenvalue[inside], 0.0)
+    )
+    for bars, column in ((augmentation, table.augmentation), (decay, table.decay)):
+        np.testing.assert_allclose([bar.get_height() for bar in bars], column[inside])
+    for below, above in ((left, augmentation), (augmentation, decay)):
+        np.testing.assert_allclose(
+            [bar.get_y() for bar in above], [bar.get_y() + bar.get_height() for bar in below]
+        )
+    # where something is left the costs end at the signal, elsewhere beyond it
+    tops = np.array([bar.get_y() + bar.get_height() for bar in decay])
+    np.testing.assert_allclose(tops[:4], table.signal[:4])
+    assert (tops[4:] > table.signal[4:6]).all()
+
+
+def test_budget_of_a_landscape_without_a_loss():
+    land = pyssl.SpectralLandscape(np.diag([2.0, 1.0]), np.eye(2), pyssl.Quartic(1.0), 1)
+    left, augmentation, decay = plots.budget(pyssl.classify(land), axes()).containers
+    assert [bar.get_height() for bar in left] == [2.0, 1.0]
+    assert not any(bar.get_height() for bars in (augmentation, decay) for bar in bars)
+
+
+def test_budget_of_nothing_and_of_few(report):
+    moments = pyssl.Moments(np.zeros((2, 2)), np.zeros((2, 2)))
+    nothing = pyssl.classify(pyssl.SpectralContrastive().population(moments, 1))
+    assert not plots.budget(nothing, axes()).patches
+    assert len(plots.budget(report, axes(), most=2).containers[0]) == 2
+
+
+# ---- directions ----------------------------------------------------------------------------------
+
+
+def test_modes_as_rows(land, report):
+    ax = plots.modes(land, report, ax=axes())
+    drawn = np.asarray(ax.get_images()[0].get_array())
+    vectors = land.vectors.T
+    np.testing.assert_allclose(drawn, vectors / np.abs(vectors).max(axis=1, keepdims=True))
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == [f"{i + 1}  {cause}" for i, cause in enumerate(report.modes.cause)]
+    colours = [to_hex(patch.get_edgecolor()) for patch in ax.patches]
+    assert colours == [plots.CAUSE_COLOURS[cause] for cause in report.modes.cause]
+
+
+def test_modes_as_pictures(land, report):
+    ax = plots.modes(land, report, (2, 4), axes(), most=5, columns=3)
+    canvas = np.asarray(ax.get_images()[0].get_array().filled(np.nan))
+    assert len(ax.patches) == 5
+    assert [text.get_text() for text in ax.texts] == list("12345")
+    for index, frame in enumerate(ax.patches):
+        x, y = round(frame.get_x() + 0.5), round(frame.get_y() + 0.5)
+        vector = land.vectors[:, index]
+        np.testing.assert_allclose(
+            canvas[y : y + 2, x : x + 4], vector.reshape(2, 4) / np.abs(vector).max()
+        )
+    assert np.isnan(canvas).any()  # the gaps
+
+
+def test_pictures_on_their_own_range():
+    images = np.array([[[2.0, 4.0]], [[5.0, 5.0]]])
+    ax = plots.pictures(images, ax=axes(), signed=False, columns=1)
+    canvas = np.asarray(ax.get_images()[0].get_array().filled(np.nan))
+    np.testing.assert_array_equal(canvas[~np.isnan(canvas)], [0.0, 1.0, 0.0, 0.0])
+
+
+# ---- planes --------------------------------------------------------------------------------------
+
+
+def test_plane_draws_u_to_the_right():
+    u, v = np.array([0.0, 1.0, 2.0]), np.array([0.0, 10.0])
+    values = np.array([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]])
+    ax = plots.plane(values, u, v, axes(), points={"here": (1.0, 10.0)})
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0.0, 2.0), (0.0, 10.0))
+    (mark,) = ax.get_lines()
+    assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (1.0, 10.0)
+    assert [text.get_text() for text in ax.texts] == ["here"]
+    levels = ax.collections[0].levels
+    assert levels[0] <= 0.0
+    assert levels[-1] >= 5.0
+    assert len(ax.figure.axes) == 2  # with its colour bar
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda land, r: plots.spectrum(land), TypeError, "report must be a CollapseReport"),
+        (lambda land, r: plots.budget(None), TypeError, "report must be a CollapseReport"),
+        (lambda land, r: plots.budget(r, most=0), ValueError, "most must be at least 1, got 0"),
+        (lambda land, r: plots.modes(r, r), TypeError, "landscape must be a SpectralLandscape"),
+        (lambda land, r: plots.modes(land, r, (3, 3)), ValueError, "hold 8 inputs, got 3 x 3"),
+        (lambda land, r: plots.modes(land, r, 8), ValueError, r"must be \(height, width\), got 8"),
+        (lambda land, r: plots.modes(land, r, (2.0, 4)), TypeError, r"shape\[0\] must be an int"),
+        (lambda land, r: plots.pictures(np.ones((2, 2))), ValueError, "must have 3 dimension"),
+        (lambda land, r: plots.pictures(np.ones((0, 2, 2))), ValueError, "at least one pixel"),
+        (lambda land, r: plots.pictures(np.ones((1, 2, 2)), ["a", "b"]), ValueError, "labels must"),
+        (lambda land, r: plots.plane(np.ones((2, 3)), [0, 1], [0, 1]), ValueError, r"\(2, 2\)"),
+        (lambda land, r: plots.plane([[1.0, 2.0]], [0], [0, 1]), ValueError, "at least"),
+        (
+            lambda land, r: plots.plane([[1.0, np.nan], [0.0, 1.0]], [0, 1], [0, 1]),
+            ValueError,
+            "values must be finite, got nan",
+        ),
+    ],
+)
+def test_refusals_name_the_argument(land, report, call, error, message):
+    with pytest.raises(error, match=message):
+        call(land, report)
+
+
+def test_report_of_another_landscape_is_refused(land):
+    moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+    other = pyssl.classify(pyssl.InfoNCE().population(moments, embedding_dim=1))
+    with pytest.raises(ValueError, match="landscape with 8 modes, got 2"):
+        plots.modes(land, other)
+
+
+def test_without_matplotlib_one_sentence_says_how_to_install_it(monkeypatch, report):
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r'pip install "pyssl-landscapes\[app\]"'):
+        plots.spectrum(report)
+
+
+def test_without_axes_a_new_figure_is_made(report):
+    import matplotlib.pyplot as plt
+
+    backend = matplotlib.get_backend()
+    ax = plots.spectrum(report)
+    assert ax.figure in map(plt.figure, plt.get_fignums())
+    assert matplotlib.get_backend() == backend
+    plt.close("all")
