@@ -12,6 +12,7 @@ stationary point of them, and a report of the directions each loss keeps, loses,
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -93,6 +94,9 @@ __all__ = [
     "stable_rank",
 ]
 
+if find_spec("sklearn") is None:  # `from pyssl import *` works without the optional packages
+    __all__.remove("LinearSSL")
+
 # What brings in optional or slow packages loads when it is first used.
 _LAZY = {"LinearSSL": "pyssl.estimator", "plots": "pyssl.plots", "report": "pyssl.report"}
 
@@ -107,4 +111,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *__all__, "plots", "report"})

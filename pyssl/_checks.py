@@ -20,8 +20,8 @@ __all__ = ["ThresholdWarning"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
-# Asymmetry, indefiniteness and the like are judged relative to the largest entry of the matrix, with
-# this many units in the last place for each dimension: what BLAS products of any blocking produce.
+# Asymmetry, indefiniteness and the like are judged relative to the largest entry of the matrix,
+# with so many units in the last place for each dimension: what BLAS products of any blocking make.
 _ULPS_PER_DIMENSION = 64.0
 
 # Matrices of this magnitude can be multiplied with and divided by one another in float64; views are
@@ -276,9 +276,7 @@ def views(x: Any, x_plus: Any, *, dim: int | None = None) -> tuple[Array, Array]
     return first, second
 
 
-def weights(
-    name: str, value: Any, shape: tuple[int, int], *, check_finite: bool = True
-) -> Array:
+def weights(name: str, value: Any, shape: tuple[int, int], *, check_finite: bool = True) -> Array:
     """Return `value` as an array (..., k, d) of weight matrices."""
     result = array(name, value, minimum_ndim=2, check_finite=check_finite)
     if result.shape[-2:] != shape:

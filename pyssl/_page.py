@@ -384,10 +384,10 @@ def _overview(rows: list[str], missing: dict[str, str]) -> str:
         for name, why in missing.items()
     )
     return (
-        f'<table class="overview">\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
+        f'<div class="overview"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n'
         + "".join(rows)
         + absent
-        + "</tbody>\n</table>\n"
+        + "</tbody>\n</table></div>\n"
     )
 
 
@@ -497,7 +497,8 @@ a { color: #00664b; }
 section, .overview, .legend { background: #fff; border: 1px solid #dfe3e1; border-radius: 8px; }
 section { padding: 1.4rem 1.5rem; margin: 1.4rem 0; }
 table { border-collapse: collapse; font-size: 0.92rem; }
-.overview { width: 100%; border-collapse: separate; border-spacing: 0; overflow: hidden; }
+.overview { overflow-x: auto; }
+.overview table { width: 100%; min-width: 46rem; }
 .overview th, .overview td { padding: 0.6rem 0.8rem; text-align: left; vertical-align: middle;
   border-bottom: 1px solid #eaedec; }
 .overview tr:last-child > * { border-bottom: 0; }

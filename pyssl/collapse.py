@@ -190,13 +190,14 @@ class CollapseReport:
     --------
     >>> import numpy as np, pyssl
     >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
-    >>> print(pyssl.classify(pyssl.SquaredVICReg(2.0).effective(moments, embedding_dim=2)))
-    SquaredVICReg(invariance=2.0)
-    dimensional collapse: 1 of 2 modes learned (effective rank 1.00), weight decay 0
+    >>> land = pyssl.SpectralContrastive().effective(moments, embedding_dim=2, weight_decay=0.8)
+    >>> print(pyssl.classify(land))
+    SpectralContrastive(clip=None, negatives='offdiagonal')
+    dimensional collapse: 1 of 2 modes learned (effective rank 1.00), weight decay 0.8
     <BLANKLINE>
       mode  eigenvalue  alignment  amplitude  signal  augmentation  decay  critical decay  cause
-         1         1.6        0.9        0.8       2           0.4      0             3.2  learned
-         2        -1.6        0.1          0       2           3.6      0               0  augmentation
+         1         1.4        0.9        0.7       2           0.2    0.4             3.6  learned
+         2        -0.2        0.1          0       2           1.8    0.4             0.4  decay
     """
 
     kind: Collapse
@@ -215,10 +216,13 @@ class CollapseReport:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
+        title = (
+            f"{_KIND_TITLE[self.kind]}: {self.rank} of {self.capacity} modes learned"
+            f" (effective rank {self.effective_rank:.2f}), weight decay {self.weight_decay:g}"
+        )
         lines = [
             *([self.loss] if self.loss else []),
-            f"{_KIND_TITLE[self.kind]}: {self.rank} of {self.capacity} modes learned"
-            f" (effective rank {self.effective_rank:.2f}), weight decay {self.weight_decay:g}",
+            title,
             "",
             _table(self.modes, self.critical_weight_decay),
         ]
@@ -425,7 +429,7 @@ def _notes(land: SpectralLandscape, minimum: Minimum, within_noise: int) -> tupl
     return tuple(notes)
 
 
-# ---- soft measures ---------------------------------------------------------------------------------
+# ---- soft measures -------------------------------------------------------------------------------
 
 
 def effective_rank(spectrum: npt.ArrayLike) -> float:
@@ -574,7 +578,7 @@ def _shares(spectrum: npt.ArrayLike) -> Array:
     return np.asarray(values / values.sum())
 
 
-# ---- printing --------------------------------------------------------------------------------------
+# ---- printing ------------------------------------------------------------------------------------
 
 
 def _table(modes: ModeTable, critical: Array | None) -> str:

@@ -83,7 +83,7 @@ class SpectralEvaluation:
     constant: float
     shape: tuple[int, int]
 
-    # -- what a subclass says -----------------------------------------------------------------------
+    # -- what a subclass says ----------------------------------------------------------------------
 
     def _times_signal(self, W: Floats) -> Floats:
         """Return W B (..., k, d), newly allocated."""
@@ -97,7 +97,7 @@ class SpectralEvaluation:
         """Return B and S as (d, d) arrays."""
         raise NotImplementedError
 
-    # -- what they share ----------------------------------------------------------------------------
+    # -- what they share ---------------------------------------------------------------------------
 
     def value(self, W: npt.ArrayLike) -> Any:
         """Evaluate the landscape.
@@ -363,9 +363,7 @@ class SpectralEvaluation:
         # the plane is a polynomial in (u, v) with these monomials and symmetric coefficients
         exponents = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
         pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-        parts = np.stack(
-            [grams[a, b] if a == b else grams[a, b] + grams[b, a] for a, b in pairs]
-        )
+        parts = np.stack([grams[a, b] if a == b else grams[a, b] + grams[b, a] for a, b in pairs])
         polynomial = np.zeros((5, 5))
         for (a, b), (i, j) in zip(pairs, exponents, strict=True):
             polynomial[i, j] -= linear[a, b] if a == b else 2.0 * linear[a, b]
@@ -375,9 +373,9 @@ class SpectralEvaluation:
             for p, (i, j) in enumerate(exponents):
                 for q, (a, b) in enumerate(exponents):
                     polynomial[i + a, j + b] += products[p, q]
-        surface = np.vander(u64, 5, increasing=True) @ polynomial @ np.vander(
-            v64, 5, increasing=True
-        ).T
+        surface = (
+            np.vander(u64, 5, increasing=True) @ polynomial @ np.vander(v64, 5, increasing=True).T
+        )
         if not isinstance(self.potential, Quartic):
             rows = np.stack([v64**j for _, j in exponents], axis=1)
             for index, coordinate in enumerate(u64):
@@ -385,7 +383,7 @@ class SpectralEvaluation:
                 surface[index] += self._potential_value(np.tensordot(mixed, parts, axes=1))
         return surface.astype(dtype, copy=False)
 
-    # -- machinery ----------------------------------------------------------------------------------
+    # -- machinery ---------------------------------------------------------------------------------
 
     @property
     def _q(self) -> float:
@@ -572,7 +570,7 @@ class ModeLandscape(SpectralEvaluation):
         return product(gradient, self._covectors.T.astype(gradient.dtype, copy=False))
 
     def _times_signal(self, W: Floats) -> Floats:
-        return W * self.eigenvalues.astype(W.dtype, copy=False)
+        return np.asarray(W * self.eigenvalues.astype(W.dtype, copy=False))
 
     def _times_scale(self, W: Floats) -> Floats:
         return W

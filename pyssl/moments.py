@@ -1,4 +1,4 @@
-"""The second moments of a pair of views: all that the landscapes ever see of the data (theory 1)."""
+"""The second moments of a pair of views: all that landscapes ever see of the data (theory 1)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from pyssl._pencil import Metric, diagonalise, rank_tolerance, readonly
 __all__ = ["MomentAccumulator", "Moments"]
 
 Array = npt.NDArray[np.float64]
+
+# What a user leaves out; the attributes themselves are never None.
+_MISSING = cast(Array, None)
 
 # Rows that are widened to float64 and centred at a time: large enough for BLAS, small enough for
 # the two temporaries to stay in the last-level cache at a few hundred dimensions.
@@ -82,8 +85,8 @@ class Moments:
 
     covariance: Array
     cross_covariance: Array
-    mean: Array = cast(Array, None)  # replaced by zeros below
-    augmentation_covariance: Array = field(default=cast(Array, None), kw_only=True)
+    mean: Array = _MISSING  # zeros
+    augmentation_covariance: Array = field(default=_MISSING, kw_only=True)
     n_samples: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -97,9 +100,7 @@ class Moments:
             scale = float(np.linalg.norm(sigma))
             tolerance = _checks.rounding(sigma, eps)
         else:
-            c, eps_c = _checks.symmetric(
-                "augmentation_covariance", given, dim=d
-            )
+            c, eps_c = _checks.symmetric("augmentation_covariance", given, dim=d)
             eps = max(eps, eps_c)
             tolerance = _checks.rounding(sigma, eps)
             scale = None
@@ -211,7 +212,7 @@ class Moments:
 
     @cached_property
     def alignments(self) -> Array:
-        """rho (d,), descending: the eigenvalues of A v = rho Sigma v; 0 on the null space of Sigma.
+        """The eigenvalues rho (d,) of A v = rho Sigma v, descending; 0 on the null space of Sigma.
 
         Their magnitudes are the canonical correlations of the two views.
         """

@@ -214,7 +214,7 @@ class InfoNCEPotential(Potential):
                 return 0.5 * x * x
             case ("dot", "joint"):
                 outside = x >= 1.0
-                return np.where(outside, np.inf, -0.5 * np.log1p(-np.where(outside, 0.0, x) ** 2))
+                return np.where(outside, np.inf, -0.5 * np.log1p(-(np.where(outside, 0.0, x) ** 2)))
             case ("sqeuclidean", "conditional"):
                 return 0.5 * _minus_log1p(x) + 0.5 * x * (x / (1.0 + x))
             case _:
@@ -273,7 +273,7 @@ class InfoNCEPotential(Potential):
         direct = super().gain(n, slope, deficit)
         if self.similarity == "dot":
             return direct
-        # r = x - (a logarithm and less), so only e x is left of x - t x; below x = 1 nothing cancels
+        # r = x - (a logarithm and less): of x - t x only e x is left; below x = 1 nothing cancels
         x, e = n / self.temperature, self.temperature * deficit
         if self.partition == "conditional":
             rest = 0.5 * (np.log1p(x) + x / (1.0 + x))
@@ -390,13 +390,16 @@ class CustomPotential(Potential):
                 step = n - gap / curvature if curvature > 0.0 else low
                 if not (low < step < high):
                     step = 0.5 * (low + high)
-                if step == n or step == low or step == high:
+                if step in (n, low, high):
                     return step
                 n = step
             return n
 
         def ufunc(function: Any) -> Any:
-            return vectorize(lambda n: function(n))
+            def elementwise(n):  # type: ignore[no-untyped-def]
+                return function(n)
+
+            return vectorize(elementwise)
 
         return ufunc(r), ufunc(r_prime), ufunc(r_second), vectorize(amplitude)
 
@@ -405,8 +408,10 @@ class CustomPotential(Potential):
         for name, at_zero in (("r", self.value(zero)[0]), ("r_prime", self.slope(zero)[0])):
             if not abs(at_zero) <= 1e-12:
                 raise ValueError(f"{name} must be 0 at n = 0, got {at_zero:g}")
-        n = np.logspace(-3, 3, 61) if math.isinf(self.domain) else self.domain * np.linspace(
-            0.01, 0.95, 61
+        n = (
+            np.logspace(-3, 3, 61)
+            if math.isinf(self.domain)
+            else self.domain * np.linspace(0.01, 0.95, 61)
         )
         with np.errstate(over="ignore"):  # what grows like exp(n) is checked as far as it is finite
             overflown = np.isposinf(self.value(1.001 * n)) | np.isposinf(self.slope(1.001 * n))

@@ -170,7 +170,7 @@ class SpectralLandscape(SpectralEvaluation):
         self._setup(*parts, **options)
         return self
 
-    # -- parts --------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------
 
     @property
     def embedding_dim(self) -> int:
@@ -211,7 +211,7 @@ class SpectralLandscape(SpectralEvaluation):
     def _times_scale(self, W: Floats) -> Floats:
         return product(W, self._dense(W.dtype)[1])
 
-    # -- closed form --------------------------------------------------------------------------------
+    # -- closed form -------------------------------------------------------------------------------
 
     @cached_property
     def _signal_spectrum(self) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ class Modes:
         gap = _TIE_ULPS * len(self.eigenvalues) * float(np.finfo(float).eps) * top
         cuts = 1 + first + np.flatnonzero(-np.diff(self.eigenvalues[first:last]) > gap)
         bounds = [first, *(int(cut) for cut in cuts), last]
-        return [range(a, b) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        return [range(a, b) for a, b in itertools.pairwise(bounds)]
 
     def weights(self, active: tuple[int, ...], amplitudes: Array, k: int) -> Array:
         """Return W (k, d) with one row for each active mode, zero rows below."""

@@ -37,7 +37,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 MatrixFunction = Callable[[Array], Array]
 
-# ---- problems --------------------------------------------------------------------------------------
+# ---- problems -----------------------------------------------------------------------------------
 
 
 def random_spectrum(
@@ -168,9 +168,7 @@ def random_moments(
     )
 
 
-def gaussian_views(
-    moments: Moments, n: int, rng: np.random.Generator
-) -> tuple[Array, Array]:
+def gaussian_views(moments: Moments, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Sample pairs of Gaussian views with the given moments.
 
     Parameters
@@ -219,7 +217,7 @@ def _root(matrix: Array) -> Array:
     return np.asarray((basis * np.sqrt(np.maximum(values, 0.0))) @ basis.T)
 
 
-# ---- dense references ------------------------------------------------------------------------------
+# ---- dense references ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,9 +336,7 @@ def matrix_potential(potential: Potential) -> tuple[MatrixFunction, MatrixFuncti
         ),
         ("sqeuclidean", "conditional"): (
             lambda X: 0.5 * (_trace(X) - logdet(X, 1.0)) + 0.5 * _trace(X @ X @ resolvent(X, 1.0)),
-            lambda X: (
-                0.5 * (3.0 * X + 2.0 * X @ X) @ resolvent(X, 1.0) @ resolvent(X, 1.0)
-            ),
+            lambda X: 0.5 * (3.0 * X + 2.0 * X @ X) @ resolvent(X, 1.0) @ resolvent(X, 1.0),
         ),
         ("sqeuclidean", "joint"): (
             lambda X: _trace(X) - 0.5 * logdet(X, 2.0),
@@ -424,7 +420,7 @@ def _trace(a: Array) -> Array:
     return np.asarray(np.trace(a, axis1=-2, axis2=-1))
 
 
-# ---- derivative checks -----------------------------------------------------------------------------
+# ---- derivative checks --------------------------------------------------------------------------
 
 
 def complex_step(function: Callable[[Array], Array], point: Array) -> Array:

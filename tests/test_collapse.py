@@ -49,9 +49,7 @@ def undecayed(loss: pyssl.Loss, m: pyssl.Moments) -> np.ndarray:
     return np.linalg.eigvalsh(B)[::-1]
 
 
-def problem(
-    loss: pyssl.Loss, d: int, rng: np.random.Generator, **options: Any
-) -> pyssl.Moments:
+def problem(loss: pyssl.Loss, d: int, rng: np.random.Generator, **options: Any) -> pyssl.Moments:
     m = random_moments(random_spectrum(d, rng, positive=True), rng, **options)
     return m.centered() if getattr(loss, "similarity", None) == "dot" else m
 
@@ -60,7 +58,7 @@ def land_of(loss: pyssl.Loss, bias: bool, m: pyssl.Moments, k: int, g: float) ->
     return loss.population(m, k, weight_decay=g, bias=bias)
 
 
-# ---- kinds and causes by counting ----------------------------------------------------------------------
+# ---- kinds and causes by counting ---------------------------------------------------------------
 
 
 def test_kinds_and_causes_of_a_diagonal_problem() -> None:
@@ -88,7 +86,7 @@ def test_causes_by_counting(loss: pyssl.Loss, bias: bool) -> None:
     seen = set()
     for seed in range(40):
         rng = seeded(seed)
-        d, nulls, k = (int(value) for value in (rng.integers(1, 6), rng.integers(3), rng.integers(1, 8)))
+        d, nulls, k = rng.integers([1, 0, 1], [6, 3, 8]).tolist()
         m = problem(loss, d, rng, nulls=nulls, mean=bool(rng.integers(2)))
         g = float(rng.choice([0.0, 0.3, 1.1, 4.0]))
         report = pyssl.classify(land_of(loss, bias, m, k, g))
@@ -150,7 +148,7 @@ def test_indefinite_sample_moments() -> None:
     assert any("arbitrary" in note for note in degenerate.notes)
 
 
-# ---- critical weight decay ---------------------------------------------------------------------------------
+# ---- critical weight decay ----------------------------------------------------------------------
 
 
 @every_loss
@@ -193,7 +191,7 @@ def test_critical_weight_decay_of_the_formulas() -> None:
         np.testing.assert_allclose(report.critical_weight_decay, expected, rtol=1e-13)
 
 
-# ---- the split -----------------------------------------------------------------------------------------------
+# ---- the split ----------------------------------------------------------------------------------
 
 
 @every_loss
@@ -304,7 +302,7 @@ def test_soft_ranks_of_nothing_and_of_infinity() -> None:
     assert any("diverge" in note for note in diverging.notes)
 
 
-# ---- thresholds and noise --------------------------------------------------------------------------------------
+# ---- thresholds and noise -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -391,7 +389,7 @@ def test_within_noise() -> None:
     assert pyssl.classify(pyssl.InfoNCE().population(estimated, 4)).n_samples == 50
 
 
-# ---- landscapes of one's own, what is missing, printing --------------------------------------------------------
+# ---- landscapes of one's own, what is missing, printing -----------------------------------------
 
 
 def test_landscape_without_a_loss() -> None:
@@ -457,7 +455,7 @@ def test_long_reports_are_cut() -> None:
     assert len(text.splitlines()) < 40
 
 
-# ---- soft measures -----------------------------------------------------------------------------------------------
+# ---- soft measures ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

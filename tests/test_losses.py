@@ -59,7 +59,7 @@ def centered(loss: pyssl.Loss, m: pyssl.Moments) -> pyssl.Moments:
     return m.centered() if getattr(loss, "similarity", None) == "dot" else m
 
 
-# ---- definitions: the empirical distribution is a distribution too -----------------------------------
+# ---- definitions: the empirical distribution is a distribution too ------------------------------
 
 
 def spectral_contrastive(z: np.ndarray, z_plus: np.ndarray) -> float:
@@ -135,7 +135,7 @@ def test_squared_vicreg_at_one_is_spectral_contrastive() -> None:
     np.testing.assert_allclose(one.eigenvalues, other.eigenvalues, rtol=1e-13)
 
 
-# ---- InfoNCE: the population by its definition (3.1) ---------------------------------------------------
+# ---- InfoNCE: the population by its definition (3.1) --------------------------------------------
 
 
 @pytest.mark.parametrize("loss", INFONCE, ids=repr)
@@ -237,7 +237,7 @@ def test_infonce_ignores_the_mean_for_sqeuclidean() -> None:
         assert loss.population(m, 2).value(W) == loss.population(m.centered(), 2).value(W)
 
 
-# ---- minima that are not attained (2.2) ----------------------------------------------------------------
+# ---- minima that are not attained (2.2) ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("partition", ["conditional", "joint"])
@@ -333,11 +333,11 @@ def test_decay_clears_the_null_space_of_the_views(g: float) -> None:
         null = scipy.linalg.null_space(m.covariance, rcond=1e-12)
         for loss in LOSSES:
             minimum = loss.population(m, 4, weight_decay=g).minimum()
-            assert minimum.rank >= 1
+            assert minimum.rank == 4 or isinstance(loss, pyssl.SquaredVICReg)
             np.testing.assert_allclose(minimum.weights @ null, 0.0, atol=1e-13)
 
 
-# ---- every loss: derivatives, minima, stationary points -------------------------------------------------
+# ---- every loss: derivatives, minima, stationary points -----------------------------------------
 
 
 def test_the_registry_is_covered() -> None:
@@ -397,7 +397,7 @@ def test_minimum_is_what_minimisation_finds(loss: pyssl.Loss, level: str, bias: 
 @pytest.mark.parametrize(("loss", "level", "bias"), cases())
 def test_stationary_points(loss: pyssl.Loss, level: str, bias: bool) -> None:
     rng = seeded(12)
-    for nulls, indefinite, g in ((0, False, 0.0), (1, False, 0.2), (0, True, 0.2)):
+    for nulls, indefinite, g in ((0, False, 0.0), (1, False, 0.2), (0, True, 0.2), (0, True, 0.0)):
         alignments = random_spectrum(4 - nulls, rng, positive=not indefinite)
         m = centered(loss, random_moments(alignments, rng, mean=True, nulls=nulls))
         land = getattr(loss, level)(m, 3, weight_decay=g, bias=bias)
@@ -434,7 +434,7 @@ def coordinates(land: pyssl.SpectralLandscape) -> np.ndarray:
     return np.hstack([lifted @ vectors, null])
 
 
-# ---- spectral contrastive (3.3, 4) ----------------------------------------------------------------------
+# ---- spectral contrastive (3.3, 4) --------------------------------------------------------------
 
 
 def test_spectral_contrastive_learns_the_uncentred_alignments() -> None:
@@ -480,7 +480,7 @@ def test_bias_is_used_as_theory_says() -> None:
     np.testing.assert_allclose(W[1:, 2], -W[1:, :2] @ [3.0, -2.0], atol=1e-14)
 
 
-# ---- Barlow Twins (3.4) ---------------------------------------------------------------------------------
+# ---- Barlow Twins (3.4) -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("g", [0.0, 0.2, 1.0, 3.0])
@@ -532,7 +532,7 @@ def test_barlow_twins_of_a_sample() -> None:
         assert [point.index == 0 for point in points] == [True] + [False] * minimum.rank
 
 
-# ---- SquaredVICReg (3.5) ----------------------------------------------------------------------------------
+# ---- SquaredVICReg (3.5) ------------------------------------------------------------------------
 
 
 def test_invariance_alone_collapses_a_direction() -> None:
@@ -557,7 +557,7 @@ def test_complete_collapse_under_decay() -> None:
                 assert make(stronger, 4, weight_decay=critical * (1 + 1e-9)).minimum().rank == 0
 
 
-# ---- settings and what is missing --------------------------------------------------------------------------
+# ---- settings and what is missing ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", pyssl.LOSSES)
@@ -608,13 +608,13 @@ def test_arguments_are_checked(key: str) -> None:
     m = pyssl.Moments(np.eye(2), 0.5 * np.eye(2))
     for level in LEVELS:
         make = getattr(loss, level)
-        with pytest.raises(TypeError, match="moments must be pyssl.Moments"):
+        with pytest.raises(TypeError, match=r"moments must be pyssl\.Moments"):
             make(np.eye(2), 2)
         with pytest.raises(ValueError, match="embedding_dim must be at least 1, got 0"):
             make(m, 0)
         with pytest.raises(TypeError, match="embedding_dim must be an integer"):
             make(m, 2.0)
-        with pytest.raises(ValueError, match="weight_decay must be >= 0, got -0.1"):
+        with pytest.raises(ValueError, match=r"weight_decay must be >= 0, got -0\.1"):
             make(m, 2, weight_decay=-0.1)
         with pytest.raises(ValueError, match="weight_decay must be finite"):
             make(m, 2, weight_decay=math.nan)
@@ -659,4 +659,3 @@ def test_gaussian_views_have_their_moments() -> None:
     np.testing.assert_allclose(sample_moments.covariance, m.covariance, atol=error)
     np.testing.assert_allclose(sample_moments.cross_covariance, m.cross_covariance, atol=error)
     np.testing.assert_allclose(sample_moments.mean, m.mean, atol=error)
-    

@@ -39,7 +39,7 @@ def make(form: tuple[str, str], tau: float) -> pyssl.InfoNCEPotential:
 
 def amplitudes(form: tuple[str, str], tau: float) -> np.ndarray:
     """Amplitudes n from tiny to huge, or up to the singularity of "dot, joint"."""
-    x = np.logspace(-100, 100, 81)
+    x = np.logspace(-100, 100, 41)
     if form == ("dot", "joint"):
         x = np.concatenate([x[x < 1.0], 1.0 - np.logspace(-1, -15, 15)])
     return np.concatenate([x, [0.009999, 0.010001, 0.3, 0.97]]) * tau
@@ -81,9 +81,7 @@ def test_infonce_vanishes_at_zero_and_rises(form: tuple[str, str]) -> None:
     assert (np.diff(potential.slope(n)) > 0.0).all()
 
 
-@pytest.mark.parametrize(
-    ("form", "q"), list(zip(FORMS, [0.5, 0.5, 0.75, 1.0], strict=True))
-)
+@pytest.mark.parametrize(("form", "q"), list(zip(FORMS, [0.5, 0.5, 0.75, 1.0], strict=True)))
 def test_quartic_coefficient_of_the_table(form: tuple[str, str], q: float) -> None:
     tau = 0.4  # the column q = r''(0)/2 of theory 3.1
     np.testing.assert_allclose(0.5 * make(form, tau).curvature(np.zeros(1)), q / tau**2, rtol=1e-15)
@@ -117,8 +115,10 @@ def test_infonce_amplitude(form: tuple[str, str], tau: float) -> None:
         share = np.concatenate([np.logspace(-200, -1, 80), np.linspace(0.15, 0.999999, 20)])
         deficit = share * potential.slope_limit
         slope = potential.slope_limit - deficit
-        exact = [1 / mp.mpf(tau) - mp.mpf(e) for e in deficit]
-        exact = [mp.mpf(s) if e > 0.5 / tau else t for s, e, t in zip(slope, deficit, exact)]
+        exact = [
+            mp.mpf(s) if e > 0.5 / tau else 1 / mp.mpf(tau) - mp.mpf(e)
+            for s, e in zip(slope, deficit, strict=True)
+        ]
     else:
         slope = np.logspace(-200, 200, 81) / tau
         deficit = np.full(len(slope), math.inf)
@@ -185,10 +185,9 @@ def test_quartic() -> None:
     np.testing.assert_allclose(potential.amplitude(3.0 * n, np.full(4, np.inf)), n, rtol=1e-15)
 
 
-# ---- custom potentials -----------------------------------------------------------------------------
+# ---- custom potentials --------------------------------------------------------------------------
 
 CUSTOM: dict[str, tuple[tuple[Any, Any, Any], dict[str, float], Callable[[Any], Any]]] = {
-    "quadratic": ((lambda n: 0.5 * n * n, lambda n: n, lambda n: 1.0), {}, lambda n: n**2 / 2),
     "sextic": (
         (lambda n: n**3 + n**2, lambda n: 3 * n**2 + 2 * n, lambda n: 6 * n + 2),
         {},
@@ -214,7 +213,7 @@ CUSTOM: dict[str, tuple[tuple[Any, Any, Any], dict[str, float], Callable[[Any], 
         lambda n: -mp.log(1 - n) - n,
     ),
     "cosh": (
-        (lambda n: 2 * math.sinh(n / 2) ** 2, lambda n: math.sinh(n), lambda n: math.cosh(n)),
+        (lambda n: 2 * math.sinh(n / 2) ** 2, lambda n: +math.sinh(n), lambda n: +math.cosh(n)),
         {},
         lambda n: mp.cosh(n) - 1,
     ),
@@ -270,6 +269,11 @@ def test_custom_pickles() -> None:
     np.testing.assert_array_equal(again.amplitude(3 * n**2, n), potential.amplitude(3 * n**2, n))
 
 
+class _Opaque:
+    def __init__(self, n: float) -> None:
+        self.n = n
+
+
 def _cube(n: float) -> float:
     return n**3
 
@@ -306,15 +310,15 @@ def test_custom_rejects_what_is_no_function() -> None:
     with pytest.raises(TypeError, match="r_prime must be a function"):
         pyssl.CustomPotential(lambda n: n * n, 3.0, lambda n: 2.0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="r can't be compiled"):
-        pyssl.CustomPotential(lambda n: open(n), lambda n: n, lambda n: 2.0)  # type: ignore
+        pyssl.CustomPotential(lambda n: _Opaque(n).n, lambda n: n, lambda n: 2.0)
 
 
 @pytest.mark.parametrize("kind", [pyssl.Quartic, pyssl.InfoNCEPotential])
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
 def test_parameters_are_checked(kind: Any, bad: float) -> None:
-    with pytest.raises(ValueError, match="coefficient|temperature"):
+    with pytest.raises(ValueError, match=r"coefficient|temperature"):
         kind(bad)
-    with pytest.raises(TypeError, match="coefficient|temperature"):
+    with pytest.raises(TypeError, match=r"coefficient|temperature"):
         kind("1")
 
 
