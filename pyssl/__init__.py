@@ -94,7 +94,15 @@ __all__ = [
     "stable_rank",
 ]
 
-if find_spec("sklearn") is None:  # `from pyssl import *` works without the optional packages
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:  # what an import hook that hides the package raises
+        return False
+
+
+if not _installed("sklearn"):  # `from pyssl import *` works without the optional packages
     __all__.remove("LinearSSL")
 
 # What brings in optional or slow packages loads when it is first used.

@@ -498,7 +498,7 @@ section, .overview, .legend { background: #fff; border: 1px solid #dfe3e1; borde
 section { padding: 1.4rem 1.5rem; margin: 1.4rem 0; }
 table { border-collapse: collapse; font-size: 0.92rem; }
 .overview { overflow-x: auto; }
-.overview table { width: 100%; min-width: 46rem; }
+.overview table { width: 100%; min-width: 56rem; }
 .overview th, .overview td { padding: 0.6rem 0.8rem; text-align: left; vertical-align: middle;
   border-bottom: 1px solid #eaedec; }
 .overview tr:last-child > * { border-bottom: 0; }

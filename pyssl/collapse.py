@@ -216,9 +216,10 @@ class CollapseReport:
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
+        soft = "undefined" if math.isnan(self.effective_rank) else f"{self.effective_rank:.2f}"
         title = (
             f"{_KIND_TITLE[self.kind]}: {self.rank} of {self.capacity} modes learned"
-            f" (effective rank {self.effective_rank:.2f}), weight decay {self.weight_decay:g}"
+            f" (effective rank {soft}), weight decay {self.weight_decay:g}"
         )
         lines = [
             *([self.loss] if self.loss else []),
@@ -302,7 +303,7 @@ def _classify_spectral(land: SpectralLandscape) -> CollapseReport:
     variation = inside if split is None else split.rank
     undecayed, decayed = land._count_positive(0.0), land._count_positive(land.weight_decay)
     number = np.arange(1, land.dim + 1)
-    causes = np.full(land.dim, Cause.CAPACITY, dtype=object)
+    causes = np.array([Cause.CAPACITY] * land.dim, dtype=object)  # np.full would make it a str
     causes[number > decayed] = Cause.DECAY
     causes[number > undecayed] = Cause.AUGMENTATION
     causes[number > variation] = Cause.NO_VARIATION
