@@ -21,6 +21,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -330,11 +331,20 @@ def import_times(repeat: int) -> list[float]:
         "import time, numpy, scipy.linalg; start = time.perf_counter(); import pyssl;"
         " print(time.perf_counter() - start)"
     )
-    command = [sys.executable, "-c", script]
-    return [
-        float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        for _ in range(repeat + 1)
-    ][1:]
+    with tempfile.TemporaryDirectory() as folder:
+        # compiled once, as after an installation, by the run that is not counted
+        environment = os.environ | {"PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+        runs = [
+            subprocess.run(
+                [sys.executable, "-c", script],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=environment,
+            )
+            for _ in range(repeat + 1)
+        ]
+    return [float(run.stdout) for run in runs[1:]]
 
 
 # ---- measuring -----------------------------------------------------------------------------------

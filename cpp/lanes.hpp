@@ -115,6 +115,8 @@ template <>
 struct DoubleSum<double> {
     Lanes<double> sum{};
 
+    static PYSSL_INLINE Lanes<double> wide(const double* source) { return load(source); }
+    PYSSL_INLINE void set(const double* source) { sum = load(source); }  // (L,)
     PYSSL_INLINE void add(Lanes<double> x) { sum += x; }
     PYSSL_INLINE void get(double* target) const { store(target, sum); }  // (L,)
 };
@@ -129,6 +131,16 @@ struct DoubleSum<float> {
     static PYSSL_INLINE Lanes<double> widen(Lanes<float> x, Sequence<I...>) {
         const HalfLanes part = __builtin_shufflevector(x, x, (First + I)...);
         return __builtin_convertvector(part, Lanes<double>);
+    }
+    // As many floats as there are lanes of doubles.
+    static PYSSL_INLINE Lanes<double> wide(const float* source) {
+        typedef float Unaligned __attribute__((vector_size(PYSSL_VECTOR_BYTES / 2), aligned(alignof(float)), may_alias));
+        const HalfLanes part = *reinterpret_cast<const Unaligned*>(source);
+        return __builtin_convertvector(part, Lanes<double>);
+    }
+    PYSSL_INLINE void set(const double* source) {  // (L,)
+        low = load(source);
+        high = load(source + half);
     }
     PYSSL_INLINE void add(Lanes<float> x) {
         using Half = typename MakeSequence<half>::type;

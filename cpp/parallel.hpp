@@ -38,7 +38,10 @@ class AlignedBuffer {
 };
 
 inline int resolve_num_threads(int num_threads) {
-    return num_threads > 0 ? num_threads : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    if (num_threads > 0) return num_threads;
+    // asked once: the answer is read from files, which costs more than a small kernel
+    static const int automatic = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    return automatic;
 }
 
 // Calls body(begin, end) on static chunks that cover [0, size), from at most num_threads threads (0 = as many as the

@@ -70,7 +70,7 @@ void multiply_columns(const T* packed,  // (m rounded up, depth) in panels
         for (Index i = 0; i < m; i += tile_rows) {
             for (Index j = begin; j < end; j += width) {
                 Tile<T> tile{};
-                multiply(tile, packed + p * padded + i * steps, scratch + (j - begin) * steps, steps);
+                multiply(tile, packed + p * padded + i * steps, tile_rows, scratch + (j - begin) * steps, steps);
                 write(tile, m - i, end - j, add || p > 0, c + i * n + j, n);
             }
         }

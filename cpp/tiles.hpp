@@ -12,8 +12,8 @@
 namespace pyssl::PYSSL_ISA {
 namespace {
 
-// Two vectors of columns, and as many rows as leave registers for them and a broadcast: 24 sums of 32 registers with
-// AVX-512, 12 of 16 with AVX2, 8 without a fused multiply-add, which needs one more for the product.
+// As many sums as leave registers for a row of B and a broadcast: 24 of 32 registers with AVX-512, 12 of 16 with AVX2,
+// 8 without a fused multiply-add, which needs one more for the product.
 constexpr int tile_vectors = 2;
 constexpr int tile_rows = PYSSL_VECTOR_BYTES == 64 ? 12 : PYSSL_VECTOR_BYTES == 32 ? 6 : 4;
 
@@ -54,29 +54,30 @@ PYSSL_INLINE void pack_columns(const T* source,  // (depth, count), rows `stride
     }
 }
 
-template <class T>
+template <class T, int R = tile_rows, int V = tile_vectors>
 struct Tile {
-    Lanes<T> x[tile_rows][tile_vectors];
+    Lanes<T> x[R][V];
 };
 
-// tile += A B over `depth` steps of the inner dimension.
-template <class T>
-PYSSL_INLINE void multiply(Tile<T>& tile,
-                           const T* a,  // (depth, tile_rows)
-                           const T* b,  // (depth, tile_columns), aligned for vectors
+// tile += A B over `depth` steps of the inner dimension; what A holds for one step lies `stride` behind the one before.
+template <class T, int R, int V>
+PYSSL_INLINE void multiply(Tile<T, R, V>& tile,
+                           const T* a,    // (depth, R), rows `stride` apart
+                           Index stride,  //
+                           const T* b,    // (depth, V lanes), aligned for vectors
                            Index depth) {
     constexpr int L = lane_count<T>;
     for (Index p = 0; p < depth; ++p) {
-        Lanes<T> column[tile_vectors];
+        Lanes<T> column[V];
 #pragma GCC unroll 4
-        for (int v = 0; v < tile_vectors; ++v) column[v] = *reinterpret_cast<const Lanes<T>*>(b + v * L);
+        for (int v = 0; v < V; ++v) column[v] = *reinterpret_cast<const Lanes<T>*>(b + v * L);
 #pragma GCC unroll 16
-        for (int i = 0; i < tile_rows; ++i) {
+        for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 4
-            for (int v = 0; v < tile_vectors; ++v) tile.x[i][v] += a[i] * column[v];
+            for (int v = 0; v < V; ++v) tile.x[i][v] += a[i] * column[v];
         }
-        a += tile_rows;
-        b += tile_columns<T>;
+        a += stride;
+        b += V * L;
     }
 }
 

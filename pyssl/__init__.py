@@ -38,11 +38,11 @@ from pyssl.collapse import (
     stable_rank,
 )
 from pyssl.landscape import Landscape, ModeLandscape
+from pyssl.loss import Loss
 from pyssl.losses import (
     LOSSES,
     BarlowTwins,
     InfoNCE,
-    Loss,
     NTXent,
     SpectralContrastive,
     SquaredVICReg,

@@ -16,6 +16,11 @@ from pyssl.spectral import SpectralLandscape
 # Enough halvings for the three digits that are printed.
 _BISECTIONS = 24
 
+_KIND = {
+    Collapse.NONE: "no collapse",
+    Collapse.DIMENSIONAL: "dimensional collapse",
+    Collapse.COMPLETE: "complete collapse",
+}
 _WHY = {
     Cause.CAPACITY: "lost to capacity (worth learning, but the embedding is full)",
     Cause.DECAY: "lost to weight decay (learned without it)",
@@ -31,9 +36,32 @@ def counts(report: CollapseReport) -> dict[Cause, int]:
     return {cause: causes.count(cause) for cause in (Cause.LEARNED, *_WHY)}
 
 
+def nothing_varies(report: CollapseReport) -> bool:
+    """Return whether the views are constant, so that there is nothing to learn or lose."""
+    return counts(report)[Cause.NO_VARIATION] == len(report.modes)
+
+
+def kind(report: CollapseReport) -> str:
+    """Name the kind of collapse."""
+    return "nothing varies" if nothing_varies(report) else _KIND[report.kind]
+
+
+def headline(report: CollapseReport) -> str:
+    """Say in a few words what became of the modes."""
+    if nothing_varies(report):
+        return f"{kind(report)}: the views are constant, so there is nothing to learn"
+    if report.capacity == 0:
+        return f"{kind(report)}: the views are nowhere positively correlated"
+    return f"{kind(report)}: {report.rank} of {report.capacity} modes learned"
+
+
 def kept_and_lost(report: CollapseReport) -> list[str]:
     """Say how many modes are learned, and where the others went."""
     tally, d = counts(report), len(report.modes)
+    if nothing_varies(report):
+        return [
+            f"The views are constant: none of {_modes(d)} varies, so there is nothing to learn."
+        ]
     if report.kind is Collapse.COMPLETE:
         head = f"Nothing is learned, none of {_modes(d)}."
     elif report.kind is Collapse.NONE:

@@ -259,18 +259,23 @@ def semidefinite(name: str, a: Array, tolerance: float, why: str = "") -> None:
             ) from None
 
 
-def views(x: Any, x_plus: Any, *, dim: int | None = None) -> tuple[Array, Array]:
+def views(
+    x: Any, x_plus: Any, *, dim: int | None = None, names: tuple[str, str] = ("x", "x_plus")
+) -> tuple[Array, Array]:
     """Return two views (n, d) of the same samples, of one dtype."""
-    first = array("x", x, ndim=2)
-    second = array("x_plus", x_plus, ndim=2)
+    name, name_plus = names
+    first = array(name, x, ndim=2)
+    second = array(name_plus, x_plus, ndim=2)
     if first.shape != second.shape:
-        raise ValueError(f"x_plus must have the shape of x {first.shape}, got {second.shape}")
+        raise ValueError(
+            f"{name_plus} must have the shape of {name} {first.shape}, got {second.shape}"
+        )
     columns = first.shape[1]
     if columns == 0 or (dim is not None and columns != dim):
         expected = "(n, d) with d >= 1" if dim is None else f"(n, {dim})"
-        raise ValueError(f"x must be {expected}, got {first.shape}")
-    squarable("x", first)
-    squarable("x_plus", second)
+        raise ValueError(f"{name} must be {expected}, got {first.shape}")
+    squarable(name, first)
+    squarable(name_plus, second)
     if first.dtype != second.dtype:
         first, second = first.astype(np.float64), second.astype(np.float64)
     return first, second
@@ -297,6 +302,21 @@ def image_shape(name: str, value: Any, dim: int) -> tuple[int, int]:
     return height, width
 
 
+def plane(
+    shape: tuple[int, int], W0: Any, D1: Any, D2: Any, u: Any, v: Any
+) -> tuple[list[Array], list[Array], Any]:
+    """Return origin and directions (k, d) and both axes of a plane in float64, and their dtype."""
+    corners = []
+    for name, value in (("W0", W0), ("D1", D1), ("D2", D2)):
+        corners.append(weights(name, value, shape))
+        if corners[-1].ndim != 2:
+            raise ValueError(f"{name} must be {shape}, got {corners[-1].shape}")
+    axes = [array(name, axis, ndim=1) for name, axis in (("u", u), ("v", v))]
+    dtype = np.result_type(*(item.dtype for item in (*corners, *axes)))
+    wide = [[a.astype(np.float64, copy=False) for a in items] for items in (corners, axes)]
+    return wide[0], wide[1], dtype
+
+
 def one_dtype(first: str, a: Array, second: str, b: Array) -> tuple[Array, Array]:
     """Return `a` and `b` with the wider of their dtypes, once their shapes broadcast."""
     try:
@@ -313,13 +333,13 @@ def one_dtype(first: str, a: Array, second: str, b: Array) -> tuple[Array, Array
 
 
 @contextmanager
-def needs(purpose: str) -> Iterator[None]:
+def needs(purpose: str, package: str = '"pyssl-landscapes[app]"') -> Iterator[None]:
     """Say how to install what an import inside the block misses."""
     try:
         yield
     except ImportError as error:
         raise ImportError(
-            f'{purpose}, but {error}; python -m pip install "pyssl-landscapes[app]" installs it'
+            f"{purpose}, but {error}; python -m pip install {package} installs it"
         ) from error
 
 

@@ -42,3 +42,97 @@ def quartic_hvp(
     out: npt.NDArray[np.floating[Any]],  # (N, k, d)
     num_threads: int = 0,
 ) -> None: ...
+def row_dots(
+    a: npt.NDArray[np.floating[Any]],  # (n, k)
+    b: npt.NDArray[np.floating[Any]],  # (n, k)
+    out: npt.NDArray[np.float64],  # (n,)
+    num_threads: int = 0,
+) -> None: ...
+def log_sum_exp(
+    x: npt.NDArray[np.floating[Any]],  # (n, k)
+    y: npt.NDArray[np.floating[Any]],  # (m, k), or x itself: a symmetric matrix
+    period: int,
+    small: bool,
+    rows: npt.NDArray[np.float64],  # (n,)
+    columns: npt.NDArray[np.float64] | None = None,  # (m,)
+    num_threads: int = 0,
+) -> None: ...
+def weighted_sums(
+    x: npt.NDArray[np.floating[Any]],  # (n, k)
+    y: npt.NDArray[np.floating[Any]],  # (n, k)
+    period: int,
+    small: bool,
+    row_weights: npt.NDArray[np.float64],  # (n,)
+    row_logs: npt.NDArray[np.float64],  # (n,)
+    column_weights: npt.NDArray[np.float64],  # (n,)
+    column_logs: npt.NDArray[np.float64],  # (n,)
+    positive: npt.NDArray[np.float64],  # (n,)
+    x_project: npt.NDArray[np.float64] | None,  # (n,)
+    x_scale: npt.NDArray[np.float64] | None,  # (n,)
+    y_project: npt.NDArray[np.float64] | None,  # (n,)
+    y_scale: npt.NDArray[np.float64] | None,  # (n,)
+    factor: float,
+    x_gradient: npt.NDArray[np.floating[Any]],  # (n, k), may be x
+    y_gradient: npt.NDArray[np.floating[Any]],  # (n, k), may be y
+    num_threads: int = 0,
+) -> None: ...
+def tangent_means(
+    x: npt.NDArray[np.floating[Any]],  # (n, k)
+    y: npt.NDArray[np.floating[Any]],  # (m, k)
+    dx: npt.NDArray[np.floating[Any]],  # (n, k)
+    dy: npt.NDArray[np.floating[Any]],  # (m, k)
+    period: int,
+    row_logs: npt.NDArray[np.float64],  # (n,)
+    column_logs: npt.NDArray[np.float64],  # (m,)
+    row_means: npt.NDArray[np.float64],  # (n,), written
+    column_means: npt.NDArray[np.float64],  # (m,), written
+    num_threads: int = 0,
+) -> None: ...
+def tangent_sums(
+    x: npt.NDArray[np.floating[Any]],  # (n, k)
+    y: npt.NDArray[np.floating[Any]],  # (m, k)
+    dx: npt.NDArray[np.floating[Any]],  # (n, k)
+    dy: npt.NDArray[np.floating[Any]],  # (m, k)
+    period: int,
+    row_weights: npt.NDArray[np.float64],  # (n,)
+    row_logs: npt.NDArray[np.float64],  # (n,)
+    row_means: npt.NDArray[np.float64],  # (n,)
+    column_weights: npt.NDArray[np.float64],  # (m,)
+    column_logs: npt.NDArray[np.float64],  # (m,)
+    column_means: npt.NDArray[np.float64],  # (m,)
+    x_out: npt.NDArray[np.floating[Any]],  # (n, k)
+    y_out: npt.NDArray[np.floating[Any]],  # (m, k)
+    num_threads: int = 0,
+) -> None: ...
+def gram(
+    a: npt.NDArray[np.floating[Any]],  # (n, p)
+    a_columns: npt.NDArray[np.float64],
+    b: npt.NDArray[np.floating[Any]] | None,  # (n, q), or None for a itself
+    b_columns: npt.NDArray[np.float64] | None,
+    out: npt.NDArray[np.float64],  # (p, q)
+    num_threads: int = 0,
+) -> None: ...
+def mix(
+    a: npt.NDArray[np.floating[Any]],  # (n, p)
+    a_columns: npt.NDArray[np.float64],
+    matrix: npt.NDArray[np.float64],  # (p, q)
+    columns: npt.NDArray[np.float64],
+    out: npt.NDArray[np.floating[Any]],  # (n, q)
+    plus: npt.NDArray[np.floating[Any]] | None = None,  # (n, q)
+    minus: npt.NDArray[np.floating[Any]] | None = None,  # (n, q)
+    rows: npt.NDArray[np.float64] | None = None,
+    add: bool = False,
+    num_threads: int = 0,
+) -> None: ...
+def column_moments(
+    a: npt.NDArray[np.floating[Any]],  # (n, k)
+    b: npt.NDArray[np.floating[Any]],  # (n, k)
+    out: npt.NDArray[np.float64],
+    num_threads: int = 0,
+) -> None: ...
+def row_moments(
+    a: npt.NDArray[np.floating[Any]],  # (n, k)
+    b: npt.NDArray[np.floating[Any]],  # (n, k)
+    out: npt.NDArray[np.float64],
+    num_threads: int = 0,
+) -> None: ...

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyssl
 from pyssl import _advice, _checks, plots
 from pyssl._views import About
-from pyssl.collapse import Cause, Collapse, CollapseReport
+from pyssl.collapse import Cause, CollapseReport
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape
 
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 
-KIND = {
-    Collapse.NONE: "no collapse",
-    Collapse.DIMENSIONAL: "dimensional collapse",
-    Collapse.COMPLETE: "complete collapse",
-}
 _CAUSE = {
     Cause.LEARNED: ("learned", "active at the global minimum"),
     Cause.CAPACITY: (
@@ -85,9 +80,7 @@ class Page:
             _figure(
                 _draw(lambda ax: plots.spectrum(report, ax), "svg"),
                 "Critical weight decay of every mode, with the decay in force",
-                "The weight decay from which on each mode is lost. Marks above the dashed line"
-                " survive the decay in force, marks left of the dotted line find room in the"
-                " embedding; marks on the bottom edge stand for zero.",
+                _spectrum_caption(report),
             ),
             _figure(
                 _draw(lambda ax: plots.budget(report, ax, most=_BARS_DRAWN), "svg"),
@@ -100,7 +93,7 @@ class Page:
         ]
         self.sections.append(
             f'<section id="{anchor}">\n<h2>{escape(name)}'
-            f' <span class="kind {report.kind}">{KIND[report.kind]}</span></h2>\n'
+            f' <span class="kind {report.kind}">{_advice.kind(report)}</span></h2>\n'
             f'<p class="settings"><code>{escape(report.loss)}</code>, embedding dimension'
             f" {land.embedding_dim}, weight decay {report.weight_decay:g}</p>\n"
             + (f"<p>{escape(remark)}</p>\n" if remark else "")
@@ -125,9 +118,9 @@ class Page:
                 lambda ax: plots.modes(land, report, shape, ax, most=drawn), "png", margins=margins
             ),
             f"Directions of the first {drawn} modes",
-            f"The directions of the first {drawn} modes as {what}: an embedding unit that has"
-            " learned a mode weighs the inputs so, red against blue. The frame says what became of"
-            " the mode.",
+            f"The first {drawn} modes as {what}: how each input goes along with the mode, red"
+            " against blue. Shown is their correlation, which does not depend on the units of the"
+            " inputs, each mode on its own scale. The frame says what became of the mode.",
         )
 
     def render(self) -> str:
@@ -137,6 +130,8 @@ class Page:
         facts = (
             f"Moments of the views{n}: d = {m.dim} inputs that vary in {m.rank} dimensions;"
             f" alignment of the two views {_range(m.alignments)}."
+            if m.rank
+            else f"Moments of the views{n}: d = {m.dim} inputs, of which none varies."
         )
         subtitle = (
             f"{self.about.title} · embedding dimension {self.embedding_dim} · weight decay {g:g}"
@@ -193,9 +188,9 @@ class Page:
             ),
         ]
         if self.moments.n_samples is not None:
-            noise = math.sqrt(self.moments.dim / self.moments.n_samples)
+            noise = math.sqrt(2.0 * self.moments.dim / self.moments.n_samples)
             texts.append(
-                "The moments come from a sample: alignments carry noise of order sqrt(d/n) ="
+                "The moments come from a sample: alignments carry noise of up to sqrt(2d/n) ="
                 f" {noise:.2g}, and modes near a threshold could go the other way in another"
                 " sample. The notes of each loss count them."
             )
@@ -218,6 +213,25 @@ class Page:
             "Samples and their views",
             f"{columns} samples and a pair of views of each.",
         )
+
+
+def _spectrum_caption(report: CollapseReport) -> str:
+    """Describe the picture of critical decays: only lines and marks that it has."""
+    critical, bottom = report.critical_weight_decay, plots.decay_range(report)[0]
+    lines = []
+    if report.weight_decay > 0.0:
+        lines.append("marks above the dashed line survive the decay in force")
+    if report.minimum.weights.shape[0] < len(critical):
+        lines.append("marks left of the dotted line find room in the embedding")
+    if (critical <= bottom).any():
+        small = ((critical > 0.0) & (critical <= bottom)).any()
+        edge = f"zero, or for less than {_advice._from(bottom)}" if small else "zero"
+        lines.append(f"marks on the bottom edge stand for {edge}")
+    text = "The weight decay from which on each mode is lost."
+    if not lines:
+        return text
+    words = ", ".join(lines)
+    return f"{text} {words[0].upper()}{words[1:]}."
 
 
 # ---- the plane -----------------------------------------------------------------------------------
@@ -380,7 +394,7 @@ def _overview(rows: list[str], missing: dict[str, str]) -> str:
     )
     absent = "".join(
         f'<tr class="missing"><th scope="row">{escape(name)}</th>'
-        f'<td colspan="5">not in this version: {escape(why)}</td></tr>\n'
+        f'<td colspan="5">left out: {escape(why)}</td></tr>\n'
         for name, why in missing.items()
     )
     return (
@@ -400,7 +414,7 @@ def _overview_row(anchor: str, name: str, report: CollapseReport, tally: dict[Ca
     words = ", ".join(f"{count} {_CAUSE[cause][0]}" for cause, count in present.items())
     return (
         f'<tr><th scope="row"><a href="#{anchor}">{escape(name)}</a></th>'
-        f'<td><span class="kind {report.kind}">{KIND[report.kind]}</span></td>'
+        f'<td><span class="kind {report.kind}">{_advice.kind(report)}</span></td>'
         f'<td class="number">{report.rank}</td><td class="number">{report.capacity}</td>'
         f'<td class="number">{_number(report.effective_rank, ".1f")}</td>'
         f'<td><div class="bar">{bar}</div><div class="small">{words}</div></td></tr>\n'

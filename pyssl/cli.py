@@ -112,7 +112,7 @@ def _parser() -> _Parser:
 
     page = _command(commands, "report", "write the report page", _REPORT, _REPORT_EPILOG)
     page.add_argument("views", nargs="?", metavar="VIEWS", help=".npz file; default: digits")
-    _add_settings(page, default=None)
+    _add_settings(page, default=None, digits=True)
     page.add_argument(
         "--out",
         default="pyssl-report.html",
@@ -149,12 +149,16 @@ def _command(
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser, default: str | None) -> None:
+def _add_settings(
+    parser: argparse.ArgumentParser, default: str | None, digits: bool = False
+) -> None:
+    own = report.own_settings()
     parser.add_argument(
         "--loss",
         default=default,
         metavar="NAME[,NAME...]",
-        help=f"which losses, of {', '.join(LOSSES)} (default: {default or 'all'})",
+        help=f"which losses, of {', '.join(LOSSES)} (default: {default or 'all'});"
+        f" here, unlike in the library, {' and '.join(f'{a} means {b}' for a, b in own.items())}",
     )
     parser.add_argument(
         "--embedding-dim",
@@ -167,8 +171,12 @@ def _add_settings(parser: argparse.ArgumentParser, default: str | None) -> None:
         "--weight-decay",
         type=float,
         metavar="G",
-        help="weight decay, adding (G/2)|W|^2"
-        f" (default: {report.DIGITS_WEIGHT_DECAY:g} for the digits, 0 for your own views)",
+        help="weight decay, adding (G/2)|W|^2 (default: "
+        + (
+            f"{report.DIGITS_WEIGHT_DECAY:g} for the digits, 0 for your own views)"
+            if digits
+            else "0)"
+        ),
     )
     parser.add_argument(
         "--temperature",

@@ -177,8 +177,9 @@ class CollapseReport:
     n_samples : int or None
         Pairs that the moments were estimated from.
     within_noise : int
-        Modes whose distance to the threshold, in units of alignment, is below the sampling noise
-        sqrt(d/n): another sample could decide them differently. 0 for population moments.
+        Modes nearer to the threshold, in units of alignment, than sqrt(2 d/n), where noise alone
+        puts its largest mode: another sample could decide them differently. 0 for population
+        moments.
     notes : tuple of str
         What else a reader should know.
 
@@ -372,7 +373,8 @@ def _embedding_spectrum(land: SpectralLandscape, minimum: Minimum) -> Array:
     """Return the eigenvalues of W Sigma W' at the minimum (k,)."""
     if land._split is None or not minimum.attained:
         return minimum.amplitudes
-    covariance = land._split.covariance
+    split = land._split
+    covariance = split.covariance if split.centered is None else split.centered
     return np.maximum(descending(minimum.weights @ covariance @ minimum.weights.T), 0.0)
 
 
@@ -393,7 +395,10 @@ def _near_threshold(land: SpectralLandscape) -> int:
 
 
 def _within_noise(land: SpectralLandscape) -> int:
-    """Count the modes nearer to the threshold than the noise sqrt(d/n) of an alignment."""
+    """Count the modes that noise alone could have put where they are.
+
+    The alignments of n pairs of independent views fill a semicircle of radius sqrt(2 d/n).
+    """
     split = land._split
     if split is None or split.n_samples is None:
         return 0
@@ -401,7 +406,7 @@ def _within_noise(land: SpectralLandscape) -> int:
         margins = land.eigenvalues[land._modes.signature > 0.0]
     else:  # in units of alignment the threshold is that of the pencil (B, Sigma)
         margins, _ = diagonalise(land.B, split.noise_metric.whitener)
-    noise = math.sqrt(land.dim / split.n_samples)
+    noise = math.sqrt(2.0 * land.dim / split.n_samples)
     return int(np.count_nonzero(np.abs(margins) < split.sensitivity * noise))
 
 
@@ -423,10 +428,14 @@ def _notes(land: SpectralLandscape, minimum: Minimum, within_noise: int) -> tupl
     split = land._split
     if split is not None and split.n_samples is not None:
         notes.append(
-            f"moments from {split.n_samples} pairs: alignments carry noise of order"
-            f" sqrt(d/n) = {math.sqrt(land.dim / split.n_samples):.2g};"
+            f"moments from {split.n_samples} pairs: alignments carry noise of up to"
+            f" sqrt(2d/n) = {math.sqrt(2.0 * land.dim / split.n_samples):.2g};"
             f" {within_noise} mode(s) lie within it of their threshold"
         )
+        if split.n_samples <= land.dim:
+            notes.append(
+                "no more pairs than dimensions: views that share nothing would look as aligned"
+            )
     return tuple(notes)
 
 

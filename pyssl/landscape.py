@@ -346,17 +346,8 @@ class SpectralEvaluation:
         array([[0., 0.],
                [0., 2.]])
         """
-        corners = [
-            _checks.weights(name, value, self.shape)
-            for name, value in (("W0", W0), ("D1", D1), ("D2", D2))
-        ]
-        for name, corner in zip(("W0", "D1", "D2"), corners, strict=True):
-            if corner.ndim != 2:
-                raise ValueError(f"{name} must be {self.shape}, got {corner.shape}")
-        axes = [_checks.array(name, axis, ndim=1) for name, axis in (("u", u), ("v", v))]
-        dtype = np.result_type(*(item.dtype for item in (*corners, *axes)))
-        stack = np.stack(corners).astype(np.float64, copy=False)
-        u64, v64 = (axis.astype(np.float64, copy=False) for axis in axes)
+        corners, (u64, v64), dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
+        stack = np.stack(corners)
         signal, scaled = self._times_signal(stack), self._times_scale(stack)
         linear = np.einsum("aij,bij->ab", signal, stack)
         grams = np.einsum("aij,blj->abil", scaled, stack, optimize=True)
@@ -381,7 +372,7 @@ class SpectralEvaluation:
             for index, coordinate in enumerate(u64):
                 mixed = rows * np.array([coordinate**i for i, _ in exponents])
                 surface[index] += self._potential_value(np.tensordot(mixed, parts, axes=1))
-        return surface.astype(dtype, copy=False)
+        return np.asarray(surface, dtype=dtype)
 
     # -- machinery ---------------------------------------------------------------------------------
 
@@ -477,8 +468,9 @@ class ModeLandscape(SpectralEvaluation):
         self.potential = potential
         self.constant = constant
         self.shape = (embedding_dim, len(self.eigenvalues))
-        self._vectors = modes.vectors[:, inside]
-        self._covectors = modes.covectors[:, inside]
+        # in C order, which the products read without a copy
+        self._vectors = np.ascontiguousarray(modes.vectors[:, inside])
+        self._covectors = np.ascontiguousarray(modes.covectors[:, inside])
 
     def from_weights(self, W: npt.ArrayLike) -> Floats:
         """Return the mode coordinates of weights.
@@ -536,7 +528,7 @@ class ModeLandscape(SpectralEvaluation):
         array([[3.]])
         """
         coordinates = _checks.weights("U", U, self.shape)
-        return product(coordinates, self._vectors.T.astype(coordinates.dtype, copy=False))
+        return product_transposed(coordinates, self._vectors.astype(coordinates.dtype, copy=False))
 
     def gradient_to_weights(self, G: npt.ArrayLike) -> Floats:
         """Turn a gradient by U into the gradient by W, dL/dW = (dL/dU) V'S.
@@ -567,7 +559,7 @@ class ModeLandscape(SpectralEvaluation):
         True
         """
         gradient = _checks.weights("G", G, self.shape)
-        return product(gradient, self._covectors.T.astype(gradient.dtype, copy=False))
+        return product_transposed(gradient, self._covectors.astype(gradient.dtype, copy=False))
 
     def _times_signal(self, W: Floats) -> Floats:
         return np.asarray(W * self.eigenvalues.astype(W.dtype, copy=False))

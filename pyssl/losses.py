@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from pyssl import _checks
+from pyssl import _checks, _contrastive, _redundancy
 from pyssl._pencil import Array, descending, rank_tolerance
 from pyssl.landscape import Landscape
+from pyssl.loss import Floats, Loss, Sample
 from pyssl.moments import Moments
 from pyssl.potentials import InfoNCEPotential, Potential, Quartic
 from pyssl.spectral import ExactDeficit, ModeSplit, SpectralLandscape
@@ -29,196 +28,6 @@ __all__ = [
     "SquaredVICReg",
     "VICReg",
 ]
-
-
-class Loss(ABC):
-    """A loss on two views of every sample.
-
-    A loss is a frozen dataclass of its settings. It makes landscapes over the weights of a linear
-    model z = W x (+ b): `effective` (fourth order in W, the paper's), `population` (the exact
-    expectation) and `empirical` (the loss itself on a batch). A level that a loss does not have
-    raises NotImplementedError with the reason.
-
-    Attributes
-    ----------
-    key : str
-        The name in `LOSSES`.
-
-    Notes
-    -----
-    Source: theory 3.
-
-    Examples
-    --------
-    >>> import pyssl
-    >>> sorted(pyssl.LOSSES)
-    ['barlow_twins', 'infonce', 'ntxent', 'spectral', 'squared_vicreg', 'vicreg']
-    """
-
-    key: ClassVar[str]
-
-    def effective(
-        self,
-        moments: Moments,
-        embedding_dim: int,
-        weight_decay: float = 0.0,
-        bias: bool = False,
-        *,
-        depth: int = 1,
-    ) -> Landscape:
-        """Return the effective landscape: the loss to fourth order in W, the paper's.
-
-        Parameters
-        ----------
-        moments : Moments
-            Of the views.
-        embedding_dim : int
-            k >= 1, the rows of W.
-        weight_decay : float, optional
-            g >= 0 adds (g/2)||W||^2; a bias does not decay.
-        bias : bool, optional
-            Whether W has a last column that multiplies 1.
-        depth : int, optional
-            Layers of a balanced deep linear model.
-
-        Returns
-        -------
-        Landscape
-
-        Raises
-        ------
-        ValueError
-            For a wrong value.
-        TypeError
-            For an argument of the wrong kind.
-        NotImplementedError
-            Where the loss has no such level, with the reason.
-
-        Examples
-        --------
-        >>> import numpy as np, pyssl
-        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
-        >>> land = pyssl.InfoNCE().effective(moments, embedding_dim=2, weight_decay=0.4)
-        >>> land.minimum().rank
-        1
-        """
-        return self._linear("effective", moments, embedding_dim, weight_decay, bias, depth)
-
-    def population(
-        self,
-        moments: Moments,
-        embedding_dim: int,
-        weight_decay: float = 0.0,
-        bias: bool = False,
-        *,
-        depth: int = 1,
-    ) -> Landscape:
-        """Return the population landscape: the exact expectation of the loss.
-
-        InfoNCE needs Gaussian views for it; the other losses are exact for any distribution.
-
-        Parameters
-        ----------
-        moments : Moments
-            Of the views.
-        embedding_dim : int
-            k >= 1, the rows of W.
-        weight_decay : float, optional
-            g >= 0 adds (g/2)||W||^2; a bias does not decay.
-        bias : bool, optional
-            Whether W has a last column that multiplies 1.
-        depth : int, optional
-            Layers of a balanced deep linear model.
-
-        Returns
-        -------
-        Landscape
-
-        Raises
-        ------
-        ValueError
-            For a wrong value.
-        TypeError
-            For an argument of the wrong kind.
-        NotImplementedError
-            Where the loss has no such level, with the reason.
-
-        Examples
-        --------
-        >>> import numpy as np, pyssl
-        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
-        >>> pyssl.SpectralContrastive().population(moments, embedding_dim=2).minimum().amplitudes
-        array([0.9, 0.1])
-        """
-        return self._linear("population", moments, embedding_dim, weight_decay, bias, depth)
-
-    def empirical(
-        self,
-        x: npt.ArrayLike,
-        x_plus: npt.ArrayLike,
-        embedding_dim: int,
-        weight_decay: float = 0.0,
-        bias: bool = False,
-    ) -> Landscape:
-        """Return the landscape of the loss on a batch of pairs of views.
-
-        Parameters
-        ----------
-        x, x_plus : (n, d) array_like
-            Row i of each is one view of sample i.
-        embedding_dim : int
-            k >= 1, the rows of W.
-        weight_decay : float, optional
-            g >= 0 adds (g/2)||W||^2; a bias does not decay.
-        bias : bool, optional
-            Whether W has a last column that multiplies 1.
-
-        Returns
-        -------
-        Landscape
-
-        Raises
-        ------
-        NotImplementedError
-            Always, in this version.
-
-        Examples
-        --------
-        >>> import numpy as np, pyssl
-        >>> pyssl.InfoNCE().empirical(np.eye(2), np.eye(2), embedding_dim=1)
-        Traceback (most recent call last):
-            ...
-        NotImplementedError: InfoNCE.empirical: sample losses are not part of this version
-        """
-        self._lacks("empirical", "sample losses are not part of this version")
-
-    def _linear(
-        self,
-        level: str,
-        moments: Moments,
-        embedding_dim: int,
-        weight_decay: float,
-        bias: bool,
-        depth: int,
-    ) -> Landscape:
-        _checks.instance("moments", moments, Moments, "pyssl.Moments")
-        k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
-        g = _checks.real("weight_decay", weight_decay, minimum=0.0)
-        bias = _checks.flag("bias", bias)
-        if _checks.integer("depth", depth, minimum=1) > 1:
-            self._lacks(level, "models with more than one layer are not part of this version")
-        return self._landscape(level, moments, k, g, bias)
-
-    @abstractmethod
-    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
-        """Make the landscape from validated arguments."""
-
-    def _without_bias(self, level: str, bias: bool) -> None:
-        if bias:
-            self._lacks(level, "of the losses, only SpectralContrastive has a bias in this version")
-
-    def _lacks(self, level: str, reason: str) -> NoReturn:
-        raise NotImplementedError(f"{type(self).__name__}.{level}: {reason}")
 
 
 @dataclass(frozen=True)
@@ -279,6 +88,17 @@ class InfoNCE(Loss):
             raise ValueError(f"negatives must be an integer or infinite, got {count:g}")
         _checks.flag("normalize", self.normalize)
         _checks.flag("symmetric", self.symmetric)
+
+    def _sample(self, z: Floats, z_plus: Floats) -> Sample:
+        return _contrastive.infonce(
+            z,
+            z_plus,
+            temperature=self.temperature,
+            similarity=self.similarity,
+            partition=self.partition,
+            normalize=self.normalize,
+            symmetric=self.symmetric,
+        )
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if self.normalize:
@@ -364,6 +184,9 @@ class NTXent(Loss):
         tau = _checks.real("temperature", self.temperature, minimum=0.0, open_minimum=True)
         object.__setattr__(self, "temperature", tau)
 
+    def _sample(self, z: Floats, z_plus: Floats) -> Sample:
+        return _contrastive.ntxent(z, z_plus, temperature=self.temperature)
+
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if level == "population":
             self._lacks(level, "its expectation over normalised embeddings has no closed form")
@@ -414,6 +237,13 @@ class SpectralContrastive(Loss):
             object.__setattr__(self, "clip", clip)
         _checks.choice("negatives", self.negatives, ("offdiagonal", "all"))
 
+    @property
+    def polynomial(self) -> bool:
+        return self.clip is None
+
+    def _sample(self, z: Floats, z_plus: Floats) -> Sample:
+        return _redundancy.SpectralContrastive(z, z_plus, self.clip, self.negatives)
+
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if self.clip is not None:
             self._lacks(level, "clipped embeddings have no landscape in the moments alone")
@@ -425,14 +255,16 @@ class SpectralContrastive(Loss):
         )
         kind: type[SpectralLandscape] = SpectralLandscape
         options: dict[str, Any] = {"metric": metric}
-        rank = metric.rank
+        rank, centered = metric.rank, m.covariance
         if bias:
             kind, options = _WithConstant, {"centered": m}
             rank = m.rank + 1
-            sigma, a, c = (
+            nothing = np.zeros(m.dim)
+            sigma, a, c, centered = (
                 _bordered(sigma, m.mean, 1.0),
                 _bordered(a, m.mean, 1.0),
-                _bordered(c, np.zeros(m.dim), 0.0),
+                _bordered(c, nothing, 0.0),
+                _bordered(centered, nothing, 0.0),
             )
         return kind._of(
             2.0 * a,
@@ -452,6 +284,7 @@ class SpectralContrastive(Loss):
                 rank=rank,
                 cancels=False,
                 n_samples=m.n_samples,
+                centered=centered,
             ),
             **options,
         )
@@ -502,6 +335,13 @@ class BarlowTwins(Loss):
         for name in ("redundancy", "epsilon"):
             object.__setattr__(self, name, _checks.real(name, getattr(self, name), minimum=0.0))
         _checks.flag("normalize", self.normalize)
+
+    @property
+    def polynomial(self) -> bool:
+        return not self.normalize
+
+    def _sample(self, z: Floats, z_plus: Floats) -> Sample:
+        return _redundancy.BarlowTwins(z, z_plus, self.redundancy, self.normalize, self.epsilon)
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if self.normalize:
@@ -580,6 +420,17 @@ class VICReg(Loss):
         object.__setattr__(self, "epsilon", epsilon)
         _checks.flag("halve_variance", self.halve_variance)
 
+    def _sample(self, z: Floats, z_plus: Floats) -> Sample:
+        return _redundancy.VICReg(
+            z,
+            z_plus,
+            self.invariance,
+            self.variance,
+            self.covariance,
+            self.epsilon,
+            self.halve_variance,
+        )
+
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if level == "effective":
             self._lacks(level, "the hinge has no fourth-order expansion; see SquaredVICReg")
@@ -622,6 +473,13 @@ class SquaredVICReg(Loss):
     def __post_init__(self) -> None:
         invariance = _checks.real("invariance", self.invariance, minimum=0.0)
         object.__setattr__(self, "invariance", invariance)
+
+    @property
+    def polynomial(self) -> bool:
+        return True
+
+    def _sample(self, z: Floats, z_plus: Floats) -> Sample:
+        return _redundancy.SquaredVICReg(z, z_plus, self.invariance)
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         self._without_bias(level, bias)

@@ -337,8 +337,11 @@ class Moments:
             tolerance = max(tolerance, rounding * float(metric.spectrum[0]))
         # restricted before counting: where Sigma is rounding, C may still stand out of its own
         inside = metric.basis[:, : metric.rank]
-        spectrum = np.linalg.eigvalsh(inside.T @ c @ inside)
-        return int(np.count_nonzero(spectrum > tolerance))
+        spectrum, turn = np.linalg.eigh(inside.T @ c @ inside)
+        null = turn[:, spectrum <= tolerance]
+        # nor is the augmentation missing where variance itself is hardly more than this rounding
+        variance = np.linalg.eigvalsh((null.T * metric.spectrum[: metric.rank]) @ null)
+        return metric.rank - int(np.count_nonzero(variance > 64.0 * tolerance))
 
 
 class MomentAccumulator:
@@ -427,12 +430,14 @@ class MomentAccumulator:
             rows = slice(start, start + _BLOCK_ROWS)
             first = x[rows].astype(np.float64)
             second = x_plus[rows].astype(np.float64)
-            half = 0.5 * first + 0.5 * second
-            difference = np.subtract(first, second, out=first)
-            # relative to the first row, so that a constant column is centred to exact zeros and
-            # a large mean does not cost the sum of the rows its digits
-            origin = half[0].copy()
-            half -= origin
+            difference = first - second
+            # relative to a row of its own before anything is added: then equal rows have no scatter
+            # at all, and a large mean costs neither their sums nor the halves any digits
+            origin = first[0].copy()
+            first -= origin
+            second -= origin
+            half = np.add(first, second, out=first)
+            half *= 0.5
             offset = half.mean(axis=0)
             half -= offset
             mean = origin + offset

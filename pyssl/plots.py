@@ -51,6 +51,9 @@ _LABELS: dict[Cause, str] = {
 }
 _INK = "#333333"
 
+# How far below the largest critical decay one is drawn at its place, learned or not.
+_DECADES = 1e-14
+
 
 def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
     """Draw the critical weight decay of every mode against the weight decay in force.
@@ -68,8 +71,9 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib.axes.Axes
-        One line of marks for each cause, labelled with it. The vertical axis is logarithmic, and
-        marks on its bottom edge stand for a critical decay of zero.
+        One line of marks for each cause, labelled with it. The vertical axis is logarithmic. It
+        reaches down to every mode learned and to the decay in force, else over 14 decades; marks on
+        its bottom edge stand for a critical decay of zero, or below that.
 
     Raises
     ------
@@ -95,12 +99,7 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
     _checks.instance("report", report, CollapseReport, "a CollapseReport")
     ax = _axes(ax)
     critical, g = report.critical_weight_decay, report.weight_decay
-    drawable = critical[np.isfinite(critical) & (critical > 0.0)]
-    ends = [*drawable, *([g] if g > 0.0 else [])] or [1.0]
-    # below the smallest, but no more than six decades below the largest: what is drawn on the
-    # bottom edge is zero, or too small to matter
-    bottom = max(min(0.5 * min(ends), 0.03 * max(ends)), 1e-6 * max(ends))
-    top = 2.5 * max(ends)
+    bottom, top = decay_range(report)
     height = np.clip(critical, bottom, top)
     number = np.arange(1, len(critical) + 1)
     for cause, colour in CAUSE_COLOURS.items():
@@ -241,7 +240,7 @@ def modes(
     most: int = 24,
     columns: int = 6,
 ) -> Axes:
-    """Draw the directions of a landscape's modes, framed by what became of them.
+    """Draw how the inputs go along with each mode, framed by what became of it.
 
     Parameters
     ----------
@@ -262,8 +261,10 @@ def modes(
     Returns
     -------
     matplotlib.axes.Axes
-        One image: each mode's vector v_j, divided by its largest entry in magnitude (its sign and
-        scale mean nothing). Frames have the colour of the cause.
+        One image: the correlation of every input with the mode, (Sigma v_j)_i/sd_i up to a factor,
+        which does not depend on the units of the inputs; divided by its largest entry in magnitude
+        (its sign and scale mean nothing). Modes without variation are blank. Frames have the colour
+        of the cause.
 
     Raises
     ------
@@ -291,8 +292,8 @@ def modes(
             f"report must be of the landscape with {landscape.dim} modes, got {len(report.modes)}"
         )
     count = min(_checks.integer("most", most, minimum=1), landscape.dim)
-    directions = landscape.vectors[:, :count].T
     causes = list(report.modes.cause[:count])
+    directions = _patterns(landscape, causes)
     colours = [CAUSE_COLOURS[cause] for cause in causes]
     if shape is not None:
         height, width = _checks.image_shape("shape", shape, landscape.dim)
@@ -469,6 +470,33 @@ def plane(
 
 
 # ---- parts ---------------------------------------------------------------------------------------
+
+
+def decay_range(report: CollapseReport) -> tuple[float, float]:
+    """Return the ends of the axis of critical decays: every mode learned and g lie inside."""
+    critical, g = report.critical_weight_decay, report.weight_decay
+    drawable = critical[np.isfinite(critical) & (critical > 0.0)]
+    ends = [*drawable, *([g] if g > 0.0 else [])] or [1.0]
+    largest = max(ends)
+    # no lower for a mode that is not learned, however small: rounding would stretch the axis
+    seen = [g, *critical[: report.rank]]
+    lowest = min(end for end in ends if end in seen or end >= _DECADES * largest)
+    bottom = min(0.5 * lowest, 0.03 * largest)
+    return max(bottom, float(np.finfo(np.float64).tiny)), 2.5 * largest
+
+
+def _patterns(land: SpectralLandscape, causes: list[Cause]) -> Array:
+    """Return Sigma v_j over the standard deviations of the inputs for the first modes (m, d).
+
+    Unlike the weights v_j these do not depend on the units, and correlated inputs show alike.
+    """
+    covariance = land.S if land._split is None else land._split.covariance
+    patterns = land.vectors[:, : len(causes)].T @ covariance
+    patterns[[cause is Cause.NO_VARIATION for cause in causes]] = 0.0  # what is there is rounding
+    deviations = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+    return np.asarray(
+        np.divide(patterns, deviations, out=np.zeros_like(patterns), where=deviations > 0.0)
+    )
 
 
 def _axes(ax: Axes | None) -> Axes:

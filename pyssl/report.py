@@ -35,7 +35,7 @@ Progress = Callable[[int, int, str], None]
 
 # The settings that have a spectral closed form, where they are not a loss's own defaults.
 _SETTINGS: dict[str, dict[str, Any]] = {
-    "barlow_twins": {"normalize": False, "redundancy": 1.0},
+    "barlow_twins": {"redundancy": 1.0, "normalize": False},
     "squared_vicreg": {"invariance": 1.5},
 }
 # What a reader should know of these settings.
@@ -138,14 +138,11 @@ class Comparison:
         SpectralContrastive  no collapse: 2 of 2 modes learned
         """
         rows = [
-            (
-                type(self.losses[name]).__name__,
-                f"{_page.KIND[each.kind]}: {each.rank} of {each.capacity} modes learned",
-            )
+            (type(self.losses[name]).__name__, _advice.headline(each))
             for name, each in self.reports.items()
         ]
         rows += [
-            (type(self.losses[name]).__name__, f"not in this version: {why}")
+            (type(self.losses[name]).__name__, f"left out: {why}")
             for name, why in self.missing.items()
         ]
         width = max(len(name) for name, _ in rows)
@@ -206,7 +203,7 @@ class Comparison:
             "\n".join([str(each), *(f"warning: {text}" for text in self.warnings[name])])
             for name, each in self.reports.items()
         ]
-        parts += [f"{name}: not in this version: {why}" for name, why in self.missing.items()]
+        parts += [f"{name}: left out: {why}" for name, why in self.missing.items()]
         return "\n\n".join(parts)
 
     __repr__ = __str__
@@ -265,6 +262,25 @@ def named_losses(
     return found
 
 
+def own_settings() -> dict[str, str]:
+    """Return what `named_losses` makes of names for which it does not take the defaults.
+
+    Returns
+    -------
+    dict of str to str
+
+    Examples
+    --------
+    >>> import pyssl
+    >>> pyssl.report.own_settings()["squared_vicreg"]
+    'SquaredVICReg(invariance=1.5)'
+    """
+    return {
+        key: f"{LOSSES[key].__name__}({', '.join(f'{name}={x}' for name, x in settings.items())})"
+        for key, settings in _SETTINGS.items()
+    }
+
+
 def closed_form(
     loss: Loss, moments: Moments, embedding_dim: int, weight_decay: float
 ) -> SpectralLandscape:
@@ -286,7 +302,7 @@ def closed_form(
     Raises
     ------
     NotImplementedError
-        Where this version has neither in closed form, with the reason.
+        Where this version has neither in closed form, with the reason why not the first.
     ValueError, TypeError
         For wrong arguments.
 
@@ -302,12 +318,12 @@ def closed_form(
         try:
             land = level(moments, embedding_dim, weight_decay)
         except NotImplementedError as error:
-            why.append(f"{level.__name__}: {str(error).split(': ', 1)[-1]}")
+            why.append(str(error).split(": ", 1)[-1])
             continue
         if isinstance(land, SpectralLandscape):
             return land
-        why.append(f"{level.__name__}: its landscape is not spectral")
-    raise NotImplementedError("; ".join(why))
+        why.append("its landscape is not spectral")
+    raise NotImplementedError(why[0])
 
 
 def compare(

@@ -44,6 +44,7 @@ class ModeSplit:
     cancels: bool  # whether augmentation can cancel a signal to zero, beyond A's own rank
     n_samples: int | None
     noise_metric: Metric | None = None  # of the covariance, where that is not S
+    centered: Array | None = None  # (d, d), the covariance of the views, where that is another
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,12 +246,11 @@ class SpectralLandscape(SpectralEvaluation):
         """Solve the pencil (B, S) with S >= 0 (theory 2.5)."""
         metric, d = self._metric, self.dim
         whitener, null = metric.whitener, metric.null_basis
-        bounded, level = True, 0
+        bounded = True
         curvature = np.zeros(d - metric.rank)
         if self._split is not None:
             # no loss sees the directions in which views don't vary: there B is the decay, exactly
             curvature -= 0.5 * self.weight_decay
-            level = 0 if self.weight_decay else len(curvature)
         elif metric.rank < d:
             curvature, rotation = np.linalg.eigh(null.T @ self.B @ null)
             null = null @ rotation
@@ -266,7 +266,6 @@ class SpectralLandscape(SpectralEvaluation):
             bounded = not ((curvature > limit).any() or (np.abs(coupling[flat]) > limits).any())
             curvature = np.minimum(curvature, 0.0)
             steep = curvature < 0.0
-            level = int(np.count_nonzero(~steep))
             lift = null[:, steep] / -curvature[steep] @ coupling[steep]
             whitener = whitener + lift / np.sqrt(spectrum)
         slope_limit = self.potential.slope_limit
@@ -275,7 +274,7 @@ class SpectralLandscape(SpectralEvaluation):
             eigenvalues, deficits = -negated, np.full(metric.rank, np.inf)
             unattained = beyond = 0
         else:
-            deficits, vectors, unattained, beyond = self._deficits(whitener, level)
+            deficits, vectors, unattained, beyond = self._deficits(whitener)
             eigenvalues = slope_limit - deficits
         return Modes.assemble(
             eigenvalues,
@@ -290,21 +289,22 @@ class SpectralLandscape(SpectralEvaluation):
             bounded=bounded,
         )
 
-    def _deficits(self, whitener: Array, level: int) -> tuple[Array, Array, int, int]:
-        """Return r'(inf) - lambda_j, ascending, with vectors and how many are <= 0 and < 0.
-
-        `level` directions of the null space of S are null directions of B too.
-        """
+    def _deficits(self, whitener: Array) -> tuple[Array, Array, int, int]:
+        """Return r'(inf) - lambda_j, ascending, with vectors and how many are <= 0 and < 0."""
         exact, g = self._deficit, self.weight_decay
         limit = self.potential.slope_limit
         if exact is None:
             form = limit * self.S - self.B
-            spectrum = np.linalg.eigvalsh(form)
+            span = np.linalg.qr(whitener)[0]
+            spectrum, turn = np.linalg.eigh(span.T @ form @ span)
             norm = limit * float(self._metric.spectrum[0]) + float(np.abs(self.B).max())
             tolerance = rank_tolerance(self.dim, self._eps, norm)
             deficits, vectors = diagonalise(form, whitener)
             beyond = int(np.count_nonzero(spectrum < -tolerance))
-            unattained = max(beyond, int(np.count_nonzero(spectrum <= tolerance)) - level)
+            # zero is no deficit of zero where the scale itself is hardly more than this rounding
+            null = span @ turn[:, np.abs(spectrum) <= tolerance]
+            scale = limit * np.linalg.eigvalsh(null.T @ self.S @ null)
+            unattained = beyond + int(np.count_nonzero(scale > 64.0 * tolerance))
             least = tolerance  # v'(.)v/|v|^2 of the others, by the inertia
         else:
             form = exact.matrix + 0.5 * g * np.eye(self.dim)

@@ -58,6 +58,23 @@ def test_help_has_an_example(command, capsys):
     assert "exit codes: 0 done, 1 failure, 2 bad usage" in text
 
 
+@pytest.mark.parametrize("command", ["report", "classify"])
+def test_help_says_which_settings_differ_from_the_library(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, settings in report.own_settings().items():
+        assert f"{name} means {settings}" in text
+        loss = report.named_losses([name])[name]
+        assert loss == eval(settings, vars(pyssl)) != type(loss)()
+    losses = report.named_losses()
+    differing = {
+        name for name, loss in losses.items() if loss not in (type(loss)(), type(loss)(1.0))
+    }
+    assert differing == {*report.own_settings()}
+    assert ("for the digits" in text) == (command == "report")
+
+
 def test_help_loads_nothing_optional():
     code = (
         "import sys; from pyssl.cli import main\n"

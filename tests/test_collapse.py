@@ -273,22 +273,20 @@ def test_table_of_modes() -> None:
 
 
 def test_soft_ranks_are_those_of_the_embedding() -> None:
+    # of its covariance W Sigma W' (theory 5): neither a mean nor a constant unit is a dimension
     rng = seeded(4)
     for loss, bias in LOSSES:
-        m = problem(loss, 4, rng)
+        m = problem(loss, 4, rng, mean=True)
         land = land_of(loss, bias, m, 3, 0.2)
         report = pyssl.classify(land)
         W = land.minimum().weights[:, : m.dim]
-        if bias:  # of the embedding with its constant, which has variance 1 about zero
-            W = W[1:]
-        spectrum = np.linalg.eigvalsh(W @ m.covariance @ W.T)
-        spectrum = np.append(spectrum, 1.0) if bias else np.maximum(spectrum, 0.0)
+        spectrum = np.maximum(np.linalg.eigvalsh(W @ m.covariance @ W.T), 0.0)
         p = spectrum / spectrum.sum()
-        entropy = -np.sum(p[p > 0] * np.log(p[p > 0]))
+        entropy = -np.sum(p[p > 1e-14] * np.log(p[p > 1e-14]))
         np.testing.assert_allclose(report.effective_rank, np.exp(entropy), rtol=1e-11)
         np.testing.assert_allclose(report.participation_ratio, 1 / np.sum(p**2), rtol=1e-11)
         np.testing.assert_allclose(report.stable_rank, 1 / p.max(), rtol=1e-11)
-        assert 1.0 <= report.effective_rank <= report.rank * (1 + 1e-12)
+        assert 1.0 <= report.effective_rank <= (report.rank - bias) * (1 + 1e-12)
 
 
 def test_soft_ranks_of_nothing_and_of_infinity() -> None:

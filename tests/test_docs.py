@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 SOURCES = sorted([*(ROOT / "pyssl").glob("*.py"), *(ROOT / "cpp").glob("*.[ch]pp")])
 
+# What examples with these names need beside the library.
+NEEDS = {
+    "LinearSSL": "sklearn",
+    "pyssl.plots": "matplotlib",
+    ".page(": "matplotlib",
+    "import torch": "torch",
+}
+
 INSTALL_AND_TEST = [
     'python -m pip install -e ".[app]" && pyssl report',
     'python -m pip install -e ".[test]" && pytest',
@@ -49,8 +57,9 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     examples = blocks(page, "python")
     if not examples:
         pytest.skip("no examples")
-    if any("LinearSSL" in source for _, source in examples):
-        pytest.importorskip("sklearn")
+    for name, package in NEEDS.items():
+        if any(name in source for _, source in examples):
+            pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     # the blocks of a page are one session; between them come the lines that keep the numbering
     session, line = "", 0

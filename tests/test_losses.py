@@ -259,6 +259,8 @@ def test_infonce_diverges_where_nothing_augments(partition: str, seed: int) -> N
             assert np.isfinite(held.weights).all() and np.isfinite(held.value)
             # below eps the rounding of C hides g in all but a commuting pencil
             assert held.amplitudes[0] > 0.04 / max(g, 1e-15)
+            # the deficit is at least g/(2 s) whatever the rounding, and n about half its inverse
+            assert held.amplitudes[0] < 1.01 * np.linalg.eigvalsh(m.covariance)[-1] / g
     # the dot similarity is always held by its own fourth order, and so is the effective landscape
     assert pyssl.InfoNCE(0.5, "dot", partition).population(m, 2).minimum().attained
     assert loss.effective(m, 2).minimum().attained
@@ -279,6 +281,27 @@ def test_infonce_amplitude_of_a_held_direction(partition: str) -> None:
             n = tau * (1 - y) / y
         minimum = loss.population(m, 2, weight_decay=g).minimum()
         np.testing.assert_allclose(minimum.amplitudes[0], n, rtol=1e-14)
+
+
+def test_rounding_is_no_missing_augmentation() -> None:
+    # half of every direction's variance is augmentation, also where both come near to rounding
+    loss = pyssl.InfoNCE(partition="joint")
+    for s in (1e-10, 5e-15, 6e-16, 1e-16, 1e-20):
+        m = pyssl.Moments(np.diag([1.0, s]), np.diag([0.5, s / 2]))
+        minimum = loss.population(m, 2).minimum()
+        assert minimum.attained
+        np.testing.assert_allclose(minimum.amplitudes[0], 0.5, rtol=1e-12)
+    for seed in range(20):
+        rng = seeded(21, seed)
+        basis = np.linalg.qr(rng.standard_normal((60, 60)))[0]
+        sigma = (basis * np.logspace(0, -18, 60)) @ basis.T
+        sigma = 0.5 * (sigma + sigma.T)
+        assert loss.population(pyssl.Moments(sigma, 0.5 * sigma), 60).minimum().attained
+        # one direction without is still found among them
+        first = np.outer(basis[:, 0], basis[:, 0])
+        m = pyssl.Moments(sigma, 0.5 * sigma + 0.5 * first)
+        amplitudes = loss.population(m, 60).minimum().amplitudes
+        assert np.isinf(amplitudes).tolist() == [True] + [False] * 59
 
 
 def test_weak_augmentation_is_seen_however_weak() -> None:
@@ -622,8 +645,6 @@ def test_arguments_are_checked(key: str) -> None:
             make(m, 2, bias=1)
         with pytest.raises(ValueError, match="depth must be at least 1"):
             make(m, 2, depth=0)
-    with pytest.raises(NotImplementedError, match=f"{type(loss).__name__}.empirical"):
-        loss.empirical(np.eye(2), np.eye(2), 1)
 
 
 @pytest.mark.parametrize(

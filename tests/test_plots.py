@@ -84,6 +84,44 @@ def test_spectrum_without_decay_or_limit_has_no_threshold_lines():
     assert all(line.get_linestyle() == "None" for line in ax.get_lines())
 
 
+def classified(sigma, a, k, g):
+    land = pyssl.SpectralContrastive().population(pyssl.Moments(sigma, a), k, g)
+    return pyssl.classify(land)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e-6, 1e-20])
+@pytest.mark.parametrize("g", [0.0, 1e-30])
+def test_spectrum_reaches_down_to_every_mode_learned_and_to_the_decay(scale, g):
+    # columns of different units: what is small is still learned, and drawn at its place
+    spread = np.array([1.0, scale, 0.0])
+    moments = pyssl.Moments(np.diag(spread), np.diag(0.9 * spread))
+    land = pyssl.SpectralContrastive().population(moments, 3, g)
+    report = pyssl.classify(land)
+    ax = plots.spectrum(report, axes())
+    bottom, top = ax.get_ylim()
+    critical = report.critical_weight_decay
+    drawn = {
+        int(x): float(y)
+        for line in ax.get_lines()
+        if line.get_linestyle() == "None"
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    }
+    for number in range(1, report.rank + 1):
+        assert bottom < critical[number - 1] < top
+        assert drawn[number] == critical[number - 1]
+    assert drawn[3] == bottom
+    assert g == 0.0 or bottom < g < top
+    assert report.rank == (2 if scale > 1e-12 else 1)
+
+
+def test_spectrum_of_a_mode_that_is_neither_learned_nor_within_14_decades():
+    spread = np.array([1.0, 1e-9, 5e-15])
+    report = classified(np.diag(spread), np.diag(spread), 1, 0.0)
+    assert report.critical_weight_decay[2] > 0.0
+    bottom, _ = plots.spectrum(report, axes()).get_ylim()
+    assert report.critical_weight_decay[2] < bottom < report.critical_weight_decay[1]
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_spectrum_of_nothing(weight_decay):
     moments = pyssl.Moments(np.zeros((2, 2)), np.zeros((2, 2)))
@@ -144,11 +182,52 @@ def test_modes_as_rows(land, report):
     ax = plots.modes(land, report, ax=axes())
     drawn = np.asarray(ax.get_images()[0].get_array())
     vectors = land.vectors.T
-    np.testing.assert_allclose(drawn, vectors / np.abs(vectors).max(axis=1, keepdims=True))
+    expected = vectors / np.abs(vectors).max(axis=1, keepdims=True)
+    expected[6:] = 0.0  # the modes without variation
+    np.testing.assert_allclose(drawn, expected)
     labels = [label.get_text() for label in ax.get_yticklabels()]
     assert labels == [f"{i + 1}  {cause}" for i, cause in enumerate(report.modes.cause)]
     colours = [to_hex(patch.get_edgecolor()) for patch in ax.patches]
     assert colours == [plots.CAUSE_COLOURS[cause] for cause in report.modes.cause]
+
+
+def rows_of(moments, loss=None):
+    land = (loss or pyssl.InfoNCE()).population(moments, moments.dim, 0.0)
+    ax = plots.modes(land, pyssl.classify(land), ax=axes())
+    return np.asarray(ax.get_images()[0].get_array()), land
+
+
+def test_modes_do_not_depend_on_the_units(rng):
+    clean, units = (
+        rng.standard_normal((500, 4)) @ rng.standard_normal((4, 4)),
+        10.0 ** np.array([2, 1, 0, -2]),
+    )
+    x, x_plus = clean + [0.3, 0.6, 0.9, 1.2] * rng.standard_normal((2, 500, 4))
+    plain, _ = rows_of(pyssl.Moments.from_views(x, x_plus).centered())
+    scaled, _ = rows_of(pyssl.Moments.from_views(x * units, x_plus * units).centered())
+    signs = np.sign(np.sum(plain * scaled, axis=1, keepdims=True))
+    np.testing.assert_allclose(signs * scaled, plain, atol=1e-8)
+
+
+def test_modes_are_correlations(rng):
+    x = rng.standard_normal((400, 3)) @ rng.standard_normal((3, 3))
+    moments = pyssl.Moments.from_views(x, x + rng.standard_normal(x.shape)).centered()
+    for loss in (pyssl.InfoNCE(), pyssl.BarlowTwins(redundancy=1.0, normalize=False)):
+        drawn, land = rows_of(moments, loss)
+        root = np.linalg.cholesky(moments.covariance).T
+        sample = np.concatenate([root, -root])  # centred, with that covariance up to a factor
+        for row, vector in zip(drawn, land.vectors.T, strict=True):
+            found = [np.corrcoef(sample @ vector, column)[0, 1] for column in sample.T]
+            np.testing.assert_allclose(row, found / np.abs(found).max(), atol=1e-10)
+
+
+def test_modes_of_a_constant_input_and_of_a_landscape_without_a_loss():
+    moments = pyssl.Moments(np.diag([1.0, 0.0, 4.0]), np.diag([0.5, 0.0, 1.0]))
+    drawn, _ = rows_of(moments)
+    np.testing.assert_allclose(np.abs(drawn), [[1, 0, 0], [0, 0, 1], [0, 0, 0]], atol=1e-12)
+    land = pyssl.SpectralLandscape(np.eye(2), np.diag([1.0, 1e-6]), pyssl.Quartic(1.0), 1)
+    ax = plots.modes(land, pyssl.classify(land), ax=axes())
+    np.testing.assert_allclose(np.abs(ax.get_images()[0].get_array()), [[0, 1], [1, 0]])
 
 
 def test_modes_as_pictures(land, report):

@@ -383,6 +383,61 @@ def test_same_input_gives_the_same_page():
     assert report.build(moments(), **options) == report.build(moments(), **options)
 
 
+def captions(html: str) -> str:
+    return " ".join(re.findall(r"<figcaption>(.*?)</figcaption>", html))
+
+
+def test_captions_speak_of_lines_and_marks_that_are_there():
+    full = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+    text = captions(report.build(full, losses="infonce", embedding_dim=2))
+    for word in ("dashed", "dotted", "bottom edge"):
+        assert word not in text
+    assert "correlation, which does not depend on the units" in text
+    text = captions(report.build(moments(), losses="infonce", embedding_dim=2, weight_decay=0.1))
+    for words in ("dashed line survive", "left of the dotted line", "edge stand for zero."):
+        assert words in text
+    tiny = np.diag([1.0, 1e-9, 5e-15])
+    text = captions(report.build(pyssl.Moments(tiny, tiny), losses="spectral", embedding_dim=1))
+    (bound,) = re.findall(r"edge stand for zero, or for less than (\S+)\.", text)
+    assert 2e-14 < float(bound) < 4e-9
+
+
+def test_views_in_different_units(rng):
+    units = np.array([100.0, 10.0, 1.0, 0.01])
+    clean = rng.standard_normal((500, 4)) * units
+    x, x_plus = clean + 0.5 * units * rng.standard_normal((2, 500, 4))
+    found = report.compare((x, x_plus))
+    assert found.reports["infonce"].rank == 4
+    text = captions(found.page())
+    assert "bottom edge" not in text
+    assert "nan" not in text
+
+
+def test_views_that_do_not_vary():
+    x = np.full((10, 3), 7.0)
+    found = report.compare((x, x))
+    for name, each in found.reports.items():
+        line = next(
+            row for row in found.summary().splitlines() if type(found.losses[name]).__name__ in row
+        )
+        assert line.endswith("nothing varies: the views are constant, so there is nothing to learn")
+        assert _advice.kept_and_lost(each)[0].startswith("The views are constant")
+    html = found.page()
+    check(html)
+    assert "complete collapse" not in html
+    assert "d = 3 inputs, of which none varies" in html
+    # what varies without being learned is another matter
+    varied = report.compare(pyssl.Moments(np.eye(2), -0.5 * np.eye(2)), losses=["barlow_twins"])
+    assert "complete collapse: the views are nowhere positively correlated" in varied.summary()
+
+
+def test_summary_has_one_short_reason_a_loss():
+    for line in report.compare(moments()).summary().splitlines():
+        assert len(line) < 100
+        assert line.count("population") + line.count("effective") == 0
+        assert ";" not in line or line.count("this version") <= 1
+
+
 def test_page_leaves_matplotlib_as_it_was():
     import matplotlib.pyplot as plt
 
@@ -468,7 +523,7 @@ def test_json_round_trip():
 def test_prints_as_tables():
     found = report.compare(moments(), losses=["infonce", "vicreg"])
     assert str(found.reports["infonce"]) in str(found)
-    assert "vicreg: not in this version" in str(found)
+    assert "vicreg: left out: the hinge is not part of this version" in str(found)
     assert found.summary().splitlines()[0].startswith("InfoNCE  no collapse: 5 of 5")
 
 

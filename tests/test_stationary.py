@@ -419,6 +419,17 @@ def test_just_below_the_slope_limit(partition: str) -> None:
         )
 
 
+@pytest.mark.parametrize("s", [1e-10, 5e-15, 6e-16, 1e-17])
+def test_a_scale_of_rounding_is_at_no_limit(s: float) -> None:
+    potential = pyssl.InfoNCEPotential(1.0, partition="joint")
+    land = pyssl.SpectralLandscape(np.diag([0.5, s / 2]), np.diag([1.0, s]), potential, 2)
+    minimum = land.minimum()
+    assert minimum.attained
+    np.testing.assert_allclose(minimum.amplitudes[0], 0.5, rtol=1e-12)
+    at_limit = pyssl.SpectralLandscape(np.diag([1.0, s / 2]), np.diag([1.0, s]), potential, 2)
+    assert np.isinf(at_limit.minimum().amplitudes).tolist() == [True, False]
+
+
 def test_decay_may_hold_what_is_beyond_the_slope_limit() -> None:
     # r'(inf) = 2; without decay lambda = 2.05, with it 1.95
     potential = pyssl.InfoNCEPotential(0.5)
@@ -584,15 +595,16 @@ def test_eigenvalues_of_an_unbounded_landscape() -> None:
     assert land.minimum().rank == 0
 
 
-def test_no_range_at_all() -> None:
+@pytest.mark.parametrize("name", ["quartic", "sqeuclidean-joint"])
+def test_no_range_at_all(name: str) -> None:
     # S = 0: nothing holds W, and only B < 0 keeps it bounded
-    land = pyssl.SpectralLandscape(-np.eye(2), np.zeros((2, 2)), pyssl.Quartic(1.0), 2)
+    land = pyssl.SpectralLandscape(-np.eye(2), np.zeros((2, 2)), POTENTIALS[name], 2)
     assert land.bounded
     assert land.minimum().rank == 0 and land.minimum().value == 0.0
     assert (land.eigenvalues == -np.inf).all()
     assert land.origin().index == 0
     assert not pyssl.SpectralLandscape(
-        np.diag([1.0, -1.0]), np.zeros((2, 2)), pyssl.Quartic(1.0), 2
+        np.diag([1.0, -1.0]), np.zeros((2, 2)), POTENTIALS[name], 2
     ).bounded
 
 

@@ -1,0 +1,378 @@
+// The tiles behind contrastive.hpp, compiled once per instruction set (isa.hpp).
+#include "contrastive_kernels.hpp"
+#include "exp2.hpp"
+#include "tiles.hpp"
+
+namespace pyssl::PYSSL_ISA {
+namespace {
+
+// Logits: both operands come from the same packed panels, of which the rows of a tile are a slice; so its rows must
+// divide its columns. Gradients: the weights are taken from where they are, and any shape will do.
+constexpr int logit_rows = PYSSL_VECTOR_BYTES == 64 ? 8 : 4;
+constexpr int logit_vectors = PYSSL_VECTOR_BYTES == 16 ? 2 : 3;
+
+template <class T>
+constexpr int unit = logit_vectors * lane_count<T>;
+
+template <class T>
+using LogitTile = Tile<T, logit_rows, logit_vectors>;
+
+template <class T>
+void pack_block_panels(const T* source, Index n, Index k, Index block, T* panels) {
+    for (Index i = 0; i < contrastive_block; i += unit<T>) {
+        const Index row = block * contrastive_block + i;
+        pack_rows<unit<T>>(source + row * k, n - row, k, k, panels + i * k);
+    }
+}
+
+template <class T>
+void pack_block_columns(const T* source, Index n, Index k, Index block, T* panels) {
+    const Index row = block * contrastive_block, present = smaller(contrastive_block, n - row);
+    const Index padded = round_up(k, tile_columns<T>);
+    for (Index j = 0; j < padded; j += tile_columns<T>) {
+        T* panel = panels + j * contrastive_block;
+        pack_columns<tile_columns<T>>(source + row * k + j, smaller(k - j, tile_columns<T>), present, k, panel);
+        for (Index e = present * tile_columns<T>; e < contrastive_block * tile_columns<T>; ++e) panel[e] = T(0);
+    }
+}
+
+// Whether all pairs of a block are negatives.
+template <class T>
+PYSSL_INLINE bool is_plain(const LogitBlock<T>& block) {
+    if (block.i0 + contrastive_block > block.rows || block.j0 + contrastive_block > block.columns) return false;
+    // i - j takes the values (lowest, ..., lowest + 2 block - 2)
+    const Index lowest = block.i0 - block.j0 - contrastive_block + 1;
+    const Index remainder = ((lowest % block.period) + block.period) % block.period;
+    return remainder != 0 && remainder + 2 * contrastive_block - 2 < block.period;
+}
+
+template <class T>
+PYSSL_INLINE LogitTile<T> logits(const LogitBlock<T>& block, Index i, Index j) {
+    LogitTile<T> tile{};
+    const Index panel = i / unit<T>;
+    multiply(tile, block.x_panels + panel * unit<T> * block.k + (i - panel * unit<T>), unit<T>,
+             block.y_panels + j * block.k, block.k);
+    return tile;
+}
+
+// Puts `nothing` where a tile at (i, j) of the block has no negative.
+template <class T>
+PYSSL_INLINE void mask(LogitTile<T>& tile, const LogitBlock<T>& block, Index i, Index j, T nothing) {
+    constexpr int L = lane_count<T>;
+    for (int r = 0; r < logit_rows; ++r) {
+        const Index row = block.i0 + i + r;
+        for (int v = 0; v < logit_vectors; ++v) {
+            for (int l = 0; l < L; ++l) {
+                const Index column = block.j0 + j + v * L + l;
+                if (row >= block.rows || column >= block.columns || (row - column) % block.period == 0) {
+                    tile.x[r][v][l] = nothing;
+                }
+            }
+        }
+    }
+}
+
+// 2^logit for a tile at (i, j) of the block; 0 for pairs that are no negatives.
+template <bool Plain, class T>
+PYSSL_INLINE LogitTile<T> powers(const LogitBlock<T>& block, Index i, Index j) {
+    LogitTile<T> tile = logits(block, i, j);
+#pragma GCC unroll 8
+    for (int r = 0; r < logit_rows; ++r) {
+#pragma GCC unroll 4
+        for (int v = 0; v < logit_vectors; ++v) tile.x[r][v] = exp2<T>(tile.x[r][v]);
+    }
+    if constexpr (!Plain) mask(tile, block, i, j, T(0));
+    return tile;
+}
+
+template <class T>
+PYSSL_INLINE double total(Lanes<T> x) {
+    double sum = 0.0;
+    for (int l = 0; l < lane_count<T>; ++l) sum += static_cast<double>(x[l]);
+    return sum;
+}
+
+template <bool Plain, bool Columns, class T>
+void sum_tiles(const LogitBlock<T>& block, double* row_sums, double* column_sums, T* scratch) {
+    constexpr int L = lane_count<T>;
+    auto* rows = reinterpret_cast<Lanes<T>*>(scratch);  // (block,)
+    for (Index i = 0; i < contrastive_block; ++i) rows[i] = Lanes<T>{};
+    for (Index j = 0; j < contrastive_block; j += unit<T>) {
+        Lanes<T> columns[logit_vectors]{};
+        for (Index i = 0; i < contrastive_block; i += logit_rows) {
+            const LogitTile<T> tile = powers<Plain>(block, i, j);
+#pragma GCC unroll 8
+            for (int r = 0; r < logit_rows; ++r) {
+                Lanes<T> sum = tile.x[r][0];
+#pragma GCC unroll 4
+                for (int v = 1; v < logit_vectors; ++v) sum += tile.x[r][v];
+                rows[i + r] += sum;
+                if constexpr (Columns) {
+#pragma GCC unroll 4
+                    for (int v = 0; v < logit_vectors; ++v) columns[v] += tile.x[r][v];
+                }
+            }
+        }
+        if constexpr (Columns) {
+            for (int v = 0; v < logit_vectors; ++v) {
+                for (int l = 0; l < L; ++l) column_sums[j + v * L + l] += static_cast<double>(columns[v][l]);
+            }
+        }
+    }
+    for (Index i = 0; i < contrastive_block; ++i) row_sums[i] += total<T>(rows[i]);
+}
+
+template <class T>
+void sum_block(const LogitBlock<T>& block, double* row_sums, double* column_sums, T* scratch) {
+    const bool plain = is_plain(block);
+    if (column_sums == nullptr) {
+        plain ? sum_tiles<true, false>(block, row_sums, column_sums, scratch)
+              : sum_tiles<false, false>(block, row_sums, column_sums, scratch);
+    } else {
+        plain ? sum_tiles<true, true>(block, row_sums, column_sums, scratch)
+              : sum_tiles<false, true>(block, row_sums, column_sums, scratch);
+    }
+}
+
+template <class T>
+PYSSL_INLINE Lanes<T> larger(Lanes<T> x, Lanes<T> y) {
+    return x > y ? x : y;
+}
+
+template <class T>
+void log_sum_block(const LogitBlock<T>& block, LogSums<T> rows, LogSums<T> columns, T* scratch) {
+    constexpr int L = lane_count<T>;
+    const bool plain = is_plain(block);
+    for (Index j = 0; j < contrastive_block; j += unit<T>) {
+        for (Index i = 0; i < contrastive_block; i += logit_rows) {
+            LogitTile<T> tile = logits(block, i, j);
+            if (!plain) mask(tile, block, i, j, lowest_logit<T>);
+            for (int r = 0; r < logit_rows; ++r) {
+                for (int v = 0; v < logit_vectors; ++v) {
+                    store(scratch + (i + r) * weight_stride + j + v * L, tile.x[r][v]);
+                }
+            }
+        }
+    }
+    const auto at = [=](Index i, Index j) PYSSL_LAMBDA { return load(scratch + i * weight_stride + j); };
+    for (Index i = 0; i < contrastive_block; ++i) {
+        Lanes<T> top = at(i, 0);
+        for (Index j = L; j < contrastive_block; j += L) top = larger<T>(top, at(i, j));
+        T highest = rows.top[i];
+        for (int l = 0; l < L; ++l) highest = top[l] > highest ? top[l] : highest;
+        Lanes<T> sum{};
+        for (Index j = 0; j < contrastive_block; j += L) {
+            const Lanes<T> x = at(i, j);
+            sum += x > lowest_logit<T> ? exp2<T>(x - highest) : Lanes<T>{};
+        }
+        const Lanes<T> scale = exp2<T>(Lanes<T>{} + (rows.top[i] - highest));
+        rows.sum[i] = rows.sum[i] * static_cast<double>(scale[0]) + total<T>(sum);
+        rows.top[i] = highest;
+    }
+    if (columns.top == nullptr) return;
+    for (Index j = 0; j < contrastive_block; j += L) {
+        const Lanes<T> before = load(columns.top + j);
+        Lanes<T> top = before;
+        for (Index i = 0; i < contrastive_block; ++i) top = larger<T>(top, at(i, j));
+        Lanes<T> sum{};
+        for (Index i = 0; i < contrastive_block; ++i) {
+            const Lanes<T> x = at(i, j);
+            sum += x > lowest_logit<T> ? exp2<T>(x - top) : Lanes<T>{};
+        }
+        const Lanes<T> scale = exp2<T>(before - top);
+        for (int l = 0; l < L; ++l) {
+            columns.sum[j + l] = columns.sum[j + l] * static_cast<double>(scale[l]) + static_cast<double>(sum[l]);
+        }
+        store(columns.top + j, top);
+    }
+}
+
+template <bool Plain, bool Small, class T>
+void weigh_tiles(const LogitBlock<T>& block, const Weights<T>& weights,
+                 T* target) {  // (block, block), rows weight_stride apart
+    constexpr int L = lane_count<T>;
+    for (Index j = 0; j < contrastive_block; j += unit<T>) {
+        Lanes<T> b[logit_vectors], v[logit_vectors];
+        for (int c = 0; c < logit_vectors; ++c) {
+            b[c] = load(weights.b + j + c * L);
+            if constexpr (!Small) v[c] = load(weights.v + j + c * L);
+        }
+        for (Index i = 0; i < contrastive_block; i += logit_rows) {
+            LogitTile<T> tile = Small ? powers<Plain>(block, i, j) : logits(block, i, j);
+#pragma GCC unroll 8
+            for (int r = 0; r < logit_rows; ++r) {
+                const T a = weights.a[i + r], u = Small ? T(0) : weights.u[i + r];
+#pragma GCC unroll 4
+                for (int c = 0; c < logit_vectors; ++c) {
+                    Lanes<T>& x = tile.x[r][c];
+                    if constexpr (Small) {
+                        x *= a + b[c];
+                    } else {
+                        x = a * exp2<T>(x - u) + b[c] * exp2<T>(x - v[c]);
+                    }
+                }
+            }
+            if constexpr (!Plain && !Small) mask(tile, block, i, j, T(0));
+            for (int r = 0; r < logit_rows; ++r) {
+                for (int c = 0; c < logit_vectors; ++c) {
+                    store(target + (i + r) * weight_stride + j + c * L, tile.x[r][c]);
+                }
+            }
+        }
+    }
+}
+
+template <class T>
+void transpose_block(const T* source, T* target) {  // both (block, block), rows weight_stride apart
+    constexpr int L = lane_count<T>;
+    for (Index i = 0; i < contrastive_block; i += L) {
+        for (Index j = 0; j < contrastive_block; j += L) {
+            Lanes<T> x[L];
+#pragma GCC unroll 16
+            for (int l = 0; l < L; ++l) x[l] = load(source + (i + l) * weight_stride + j);
+            transpose<T>(x);
+#pragma GCC unroll 16
+            for (int l = 0; l < L; ++l) store(target + (j + l) * weight_stride + i, x[l]);
+        }
+    }
+}
+
+// gradient += W y, with W given by its transpose.
+template <class T>
+void add_weighted(const T* transposed,  // (block, block), rows weight_stride apart
+                  const T* columns,     // from pack_columns
+                  Index k,
+                  T* gradient) {  // (block, k padded)
+    constexpr int L = lane_count<T>;
+    const Index padded = round_up(k, tile_columns<T>);
+    for (Index j = 0; j < padded; j += tile_columns<T>) {
+        for (Index i = 0; i < contrastive_block; i += tile_rows) {
+            Tile<T> tile;
+            T* target = gradient + i * padded + j;
+#pragma GCC unroll 16
+            for (int r = 0; r < tile_rows; ++r) {
+#pragma GCC unroll 4
+                for (int v = 0; v < tile_vectors; ++v) tile.x[r][v] = load(target + r * padded + v * L);
+            }
+            multiply(tile, transposed + i, weight_stride, columns + j * contrastive_block, contrastive_block);
+#pragma GCC unroll 16
+            for (int r = 0; r < tile_rows; ++r) {
+#pragma GCC unroll 4
+                for (int v = 0; v < tile_vectors; ++v) store(target + r * padded + v * L, tile.x[r][v]);
+            }
+        }
+    }
+}
+
+template <class T>
+void gradient_block(const LogitBlock<T>& block, const Weights<T>& weights, bool small, const T* x_columns,
+                    const T* y_columns, T* x_gradient, T* y_gradient, T* scratch) {
+    T* transposed = scratch + contrastive_block * weight_stride;
+    if (is_plain(block)) {
+        small ? weigh_tiles<true, true>(block, weights, scratch) : weigh_tiles<true, false>(block, weights, scratch);
+    } else {
+        small ? weigh_tiles<false, true>(block, weights, scratch) : weigh_tiles<false, false>(block, weights, scratch);
+    }
+    transpose_block(scratch, transposed);
+    add_weighted(transposed, y_columns, block.k, x_gradient);
+    if (y_gradient != nullptr) add_weighted(scratch, x_columns, block.k, y_gradient);
+}
+
+template <bool Plain, class T>
+void sum_tangent_tiles(const LogitBlock<T>& block, const LogitBlock<T>& tangent, const Weights<T>& weights,
+                       double* row_sums, double* column_sums, T* scratch) {
+    constexpr int L = lane_count<T>;
+    auto* rows = reinterpret_cast<Lanes<T>*>(scratch);  // (block,)
+    for (Index i = 0; i < contrastive_block; ++i) rows[i] = Lanes<T>{};
+    for (Index j = 0; j < contrastive_block; j += unit<T>) {
+        Lanes<T> v[logit_vectors], columns[logit_vectors]{};
+        for (int c = 0; c < logit_vectors; ++c) v[c] = load(weights.v + j + c * L);
+        for (Index i = 0; i < contrastive_block; i += logit_rows) {
+            LogitTile<T> tile = logits(block, i, j), slopes = logits(tangent, i, j);
+            if constexpr (!Plain) {
+                mask(tile, block, i, j, lowest_logit<T>);  // a positive's power may leave the type
+                mask(slopes, block, i, j, T(0));
+            }
+            for (int r = 0; r < logit_rows; ++r) {
+                for (int c = 0; c < logit_vectors; ++c) {
+                    rows[i + r] += exp2<T>(tile.x[r][c] - weights.u[i + r]) * slopes.x[r][c];
+                    columns[c] += exp2<T>(tile.x[r][c] - v[c]) * slopes.x[r][c];
+                }
+            }
+        }
+        if (column_sums == nullptr) continue;
+        for (int c = 0; c < logit_vectors; ++c) {
+            for (int l = 0; l < L; ++l) column_sums[j + c * L + l] += static_cast<double>(columns[c][l]);
+        }
+    }
+    for (Index i = 0; i < contrastive_block; ++i) row_sums[i] += total<T>(rows[i]);
+}
+
+template <class T>
+void sum_tangent_block(const LogitBlock<T>& block, const LogitBlock<T>& tangent, const Weights<T>& weights,
+                       double* rows, double* columns, T* scratch) {
+    is_plain(block) ? sum_tangent_tiles<true>(block, tangent, weights, rows, columns, scratch)
+                    : sum_tangent_tiles<false>(block, tangent, weights, rows, columns, scratch);
+}
+
+template <class T>
+void hvp_block(const LogitBlock<T>& block, const LogitBlock<T>& tangent, const Weights<T>& weights, const T* row_means,
+               const T* column_means, const T* x_columns, const T* dx_columns, const T* y_columns, const T* dy_columns,
+               T* x_out, T* y_out, T* scratch) {
+    constexpr int L = lane_count<T>;
+    constexpr Index size = contrastive_block * weight_stride;
+    T *first = scratch, *second = scratch + size;  // p and dp, (block, block) with rows weight_stride apart
+    const bool plain = is_plain(block);
+    for (Index j = 0; j < contrastive_block; j += unit<T>) {
+        Lanes<T> b[logit_vectors], v[logit_vectors], means[logit_vectors];
+        for (int c = 0; c < logit_vectors; ++c) {
+            b[c] = load(weights.b + j + c * L);
+            v[c] = load(weights.v + j + c * L);
+            means[c] = load(column_means + j + c * L);
+        }
+        for (Index i = 0; i < contrastive_block; i += logit_rows) {
+            LogitTile<T> tile = logits(block, i, j), slopes = logits(tangent, i, j);
+            for (int r = 0; r < logit_rows; ++r) {
+                for (int c = 0; c < logit_vectors; ++c) {
+                    Lanes<T>&x = tile.x[r][c], &s = slopes.x[r][c];
+                    const Lanes<T> by_row = weights.a[i + r] * exp2<T>(x - weights.u[i + r]);
+                    const Lanes<T> by_column = b[c] * exp2<T>(x - v[c]);
+                    x = by_row + by_column;
+                    s = by_row * (s - row_means[i + r]) + by_column * (s - means[c]);
+                }
+            }
+            if (!plain) {
+                mask(tile, block, i, j, T(0));
+                mask(slopes, block, i, j, T(0));
+            }
+            for (int r = 0; r < logit_rows; ++r) {
+                for (int c = 0; c < logit_vectors; ++c) {
+                    const Index at = (i + r) * weight_stride + j + c * L;
+                    store(first + at, tile.x[r][c]);
+                    store(second + at, slopes.x[r][c]);
+                }
+            }
+        }
+    }
+    T *first_transposed = scratch + 2 * size, *second_transposed = scratch + 3 * size;
+    transpose_block(first, first_transposed);
+    transpose_block(second, second_transposed);
+    add_weighted(second_transposed, y_columns, block.k, x_out);
+    add_weighted(first_transposed, dy_columns, block.k, x_out);
+    if (y_out == nullptr) return;
+    add_weighted(second, x_columns, block.k, y_out);
+    add_weighted(first, dx_columns, block.k, y_out);
+}
+
+}  // namespace
+
+#define PYSSL_DEFINE(T)                                                                                               \
+    extern const ContrastiveKernels<T> contrastive_##T;                                                               \
+    const ContrastiveKernels<T> contrastive_##T{                                                                      \
+        tile_columns<T>,  pack_block_panels<T>, pack_block_columns<T>, sum_block<T>,                                  \
+        log_sum_block<T>, gradient_block<T>,    sum_tangent_block<T>,  hvp_block<T>};
+PYSSL_DEFINE(float)
+PYSSL_DEFINE(double)
+#undef PYSSL_DEFINE
+
+}  // namespace pyssl::PYSSL_ISA

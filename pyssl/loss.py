@@ -1,0 +1,391 @@
+"""What every loss of self-supervised learning can do: landscapes, and evaluation on embeddings."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NoReturn, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pyssl import _checks
+from pyssl.landscape import Landscape
+from pyssl.moments import Moments
+
+__all__ = ["Loss", "Sample"]
+
+Floats = npt.NDArray[Any]
+
+
+class Sample(Protocol):
+    """A loss on one batch of validated embeddings."""
+
+    def value(self) -> float: ...
+    def value_and_gradient(self) -> tuple[float, tuple[Floats, Floats]]: ...
+    def hvp(self, dz: Floats, dz_plus: Floats) -> tuple[Floats, Floats]: ...
+    def terms(self) -> dict[str, float]: ...
+
+
+class Loss(ABC):
+    """A loss on two views of every sample.
+
+    A loss is a frozen dataclass of its settings. It makes landscapes over the weights of a linear
+    model z = W x (+ b): `effective` (fourth order in W, the paper's), `population` (the exact
+    expectation) and `empirical` (the loss itself on a batch). A level that a loss does not have
+    raises NotImplementedError with the reason.
+
+    Attributes
+    ----------
+    key : str
+        The name in `LOSSES`.
+
+    Notes
+    -----
+    Source: theory 3.
+
+    Examples
+    --------
+    >>> import pyssl
+    >>> sorted(pyssl.LOSSES)
+    ['barlow_twins', 'infonce', 'ntxent', 'spectral', 'squared_vicreg', 'vicreg']
+    """
+
+    key: ClassVar[str]
+
+    @property
+    def polynomial(self) -> bool:
+        """Whether the loss is a polynomial of degree 4 in the embeddings, and so in W."""
+        return False
+
+    def effective(
+        self,
+        moments: Moments,
+        embedding_dim: int,
+        weight_decay: float = 0.0,
+        bias: bool = False,
+        *,
+        depth: int = 1,
+    ) -> Landscape:
+        """Return the effective landscape: the loss to fourth order in W, the paper's.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the views.
+        embedding_dim : int
+            k >= 1, the rows of W.
+        weight_decay : float, optional
+            g >= 0 adds (g/2)||W||^2; a bias does not decay.
+        bias : bool, optional
+            Whether W has a last column that multiplies 1.
+        depth : int, optional
+            Layers of a balanced deep linear model.
+
+        Returns
+        -------
+        Landscape
+
+        Raises
+        ------
+        ValueError
+            For a wrong value.
+        TypeError
+            For an argument of the wrong kind.
+        NotImplementedError
+            Where the loss has no such level, with the reason.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> land = pyssl.InfoNCE().effective(moments, embedding_dim=2, weight_decay=0.4)
+        >>> land.minimum().rank
+        1
+        """
+        return self._linear("effective", moments, embedding_dim, weight_decay, bias, depth)
+
+    def population(
+        self,
+        moments: Moments,
+        embedding_dim: int,
+        weight_decay: float = 0.0,
+        bias: bool = False,
+        *,
+        depth: int = 1,
+    ) -> Landscape:
+        """Return the population landscape: the exact expectation of the loss.
+
+        InfoNCE needs Gaussian views for it; the other losses are exact for any distribution.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the views.
+        embedding_dim : int
+            k >= 1, the rows of W.
+        weight_decay : float, optional
+            g >= 0 adds (g/2)||W||^2; a bias does not decay.
+        bias : bool, optional
+            Whether W has a last column that multiplies 1.
+        depth : int, optional
+            Layers of a balanced deep linear model.
+
+        Returns
+        -------
+        Landscape
+
+        Raises
+        ------
+        ValueError
+            For a wrong value.
+        TypeError
+            For an argument of the wrong kind.
+        NotImplementedError
+            Where the loss has no such level, with the reason.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> pyssl.SpectralContrastive().population(moments, embedding_dim=2).minimum().amplitudes
+        array([0.9, 0.1])
+        """
+        return self._linear("population", moments, embedding_dim, weight_decay, bias, depth)
+
+    def empirical(
+        self,
+        x: npt.ArrayLike,
+        x_plus: npt.ArrayLike,
+        embedding_dim: int,
+        weight_decay: float = 0.0,
+        bias: bool = False,
+    ) -> Landscape:
+        """Return the landscape of the loss on a batch of pairs of views: what training sees.
+
+        Parameters
+        ----------
+        x, x_plus : (n, d) array_like
+            Row i of each is one view of sample i; n >= 2.
+        embedding_dim : int
+            k >= 1, the rows of W.
+        weight_decay : float, optional
+            g >= 0 adds (g/2)||W||^2; a bias does not decay.
+        bias : bool, optional
+            Whether W has a last column that multiplies 1.
+
+        Returns
+        -------
+        Landscape
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape or value, NaN or infinity (the message names the row), or n < 2.
+        TypeError
+            For an argument of the wrong kind.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> land = pyssl.NTXent().empirical(np.eye(4), np.eye(4), embedding_dim=4)
+        >>> round(float(land.value(np.eye(4))), 6)
+        0.594438
+        """
+        from pyssl.empirical import EmpiricalLandscape
+
+        first, second = self._pairs("x", x, x_plus)
+        return EmpiricalLandscape(
+            self,
+            first,
+            second,
+            _checks.integer("embedding_dim", embedding_dim, minimum=1),
+            _checks.real("weight_decay", weight_decay, minimum=0.0),
+            _checks.flag("bias", bias),
+        )
+
+    # -- on embeddings -----------------------------------------------------------------------------
+
+    def value(self, z: npt.ArrayLike, z_plus: npt.ArrayLike) -> float:
+        """Evaluate the loss on a batch of embeddings, from any encoder.
+
+        Parameters
+        ----------
+        z, z_plus : (n, k) array_like
+            Row i of each is the embedding of one view of sample i; n >= 2. float32 is evaluated in
+            float32 with sums over samples in float64.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, n < 2, NaN or infinity (the message names the row).
+        TypeError
+            For anything but real numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> z = np.eye(4)
+        >>> round(pyssl.NTXent(temperature=0.5).value(z, z), 6)
+        0.594438
+        """
+        return self._sample(*self._pairs("z", z, z_plus)).value()
+
+    def value_and_gradient(
+        self, z: npt.ArrayLike, z_plus: npt.ArrayLike
+    ) -> tuple[float, tuple[Floats, Floats]]:
+        """Evaluate the loss and its gradients by both embeddings.
+
+        Parameters
+        ----------
+        z, z_plus : (n, k) array_like
+            Row i of each is the embedding of one view of sample i; n >= 2.
+
+        Returns
+        -------
+        float
+            The loss.
+        tuple of (n, k) ndarray
+            Its gradients by `z` and `z_plus`, in their dtype.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, n < 2, NaN or infinity (the message names the row).
+        TypeError
+            For anything but real numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> z = np.eye(4)
+        >>> value, (dz, dz_plus) = pyssl.NTXent(temperature=0.5).value_and_gradient(z, z)
+        >>> dz.shape
+        (4, 4)
+        """
+        return self._sample(*self._pairs("z", z, z_plus)).value_and_gradient()
+
+    def hvp(
+        self,
+        z: npt.ArrayLike,
+        z_plus: npt.ArrayLike,
+        dz: npt.ArrayLike,
+        dz_plus: npt.ArrayLike,
+    ) -> tuple[Floats, Floats]:
+        """Apply the Hessian on a batch of embeddings to a direction.
+
+        Parameters
+        ----------
+        z, z_plus : (n, k) array_like
+            The embeddings; n >= 2.
+        dz, dz_plus : (n, k) array_like
+            The direction.
+
+        Returns
+        -------
+        tuple of (n, k) ndarray
+            The change of the gradients by `z` and `z_plus` along the direction.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, n < 2, NaN or infinity (the message names the row).
+        TypeError
+            For anything but real numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> z = np.eye(4)
+        >>> hz, hz_plus = pyssl.SpectralContrastive().hvp(z, z, z, 0 * z)
+        >>> hz.shape
+        (4, 4)
+        """
+        first, second = self._pairs("z", z, z_plus)
+        along, along_plus = (
+            _checks.array(name, value, ndim=2) for name, value in (("dz", dz), ("dz_plus", dz_plus))
+        )
+        for name, direction in (("dz", along), ("dz_plus", along_plus)):
+            if direction.shape != first.shape:
+                raise ValueError(f"{name} must be {first.shape}, got {direction.shape}")
+        dtype = np.result_type(first, along, along_plus)
+        first, second, along, along_plus = (
+            a.astype(dtype, copy=False) for a in (first, second, along, along_plus)
+        )
+        return self._sample(first, second).hvp(along, along_plus)
+
+    def terms(self, z: npt.ArrayLike, z_plus: npt.ArrayLike) -> dict[str, float]:
+        """Return the named parts that the loss is the sum of, each with its weight.
+
+        Parameters
+        ----------
+        z, z_plus : (n, k) array_like
+            Row i of each is the embedding of one view of sample i; n >= 2.
+
+        Returns
+        -------
+        dict of str to float
+            For InfoNCE and NT-Xent ``alignment`` (minus the mean logit of the positives) and
+            ``log_partition``; for the others what their papers call the terms.
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, n < 2, NaN or infinity (the message names the row).
+        TypeError
+            For anything but real numbers.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> sorted(pyssl.VICReg().terms(np.eye(4), np.eye(4)))
+        ['covariance', 'invariance', 'variance']
+        """
+        return self._sample(*self._pairs("z", z, z_plus)).terms()
+
+    @abstractmethod
+    def _sample(self, z: Floats, z_plus: Floats) -> Sample:
+        """Prepare the loss on validated embeddings, for one evaluation."""
+
+    @staticmethod
+    def _pairs(name: str, first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Floats, Floats]:
+        pair = _checks.views(first, second, names=(name, f"{name}_plus"))
+        if len(pair[0]) < 2:
+            raise ValueError(
+                f"{name} must have at least 2 rows: a sample alone has no negatives and no"
+                f" variance, got {len(pair[0])}"
+            )
+        return pair
+
+    # -- on the linear model -----------------------------------------------------------------------
+
+    def _linear(
+        self,
+        level: str,
+        moments: Moments,
+        embedding_dim: int,
+        weight_decay: float,
+        bias: bool,
+        depth: int,
+    ) -> Landscape:
+        _checks.instance("moments", moments, Moments, "pyssl.Moments")
+        k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
+        g = _checks.real("weight_decay", weight_decay, minimum=0.0)
+        bias = _checks.flag("bias", bias)
+        if _checks.integer("depth", depth, minimum=1) > 1:
+            self._lacks(level, "models with more than one layer are not part of this version")
+        return self._landscape(level, moments, k, g, bias)
+
+    @abstractmethod
+    def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
+        """Make the landscape from validated arguments."""
+
+    def _without_bias(self, level: str, bias: bool) -> None:
+        if bias:
+            self._lacks(level, "of the losses, only SpectralContrastive has a bias in this version")
+
+    def _lacks(self, level: str, reason: str) -> NoReturn:
+        raise NotImplementedError(f"{type(self).__name__}.{level}: {reason}")
