@@ -34,7 +34,9 @@ Scaled<T> scaled(const py::array& array, const char* name, const py::array& colu
 
 Shape require_rows(const py::array& array, const char* name) {
     Shape shape = require_ndim(array, name, 2, "(n, k)");
-    if (shape[0] < 1 || shape[1] < 1) throw py::value_error(std::string(name) + " must not be empty, got " + text(shape));
+    if (shape[0] < 1 || shape[1] < 1) {
+        throw py::value_error(std::string(name) + " must not be empty, got " + text(shape));
+    }
     return shape;
 }
 

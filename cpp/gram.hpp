@@ -2,9 +2,9 @@
 // losses of theory 3.3 to 3.5 are made of. With n rows of k numbers their value costs O(n k^2) and no n x n matrix.
 //
 // Matrices may be shifted and scaled column by column while they are packed, so that centred or standardised copies
-// never exist. Sums over n are accumulated in the type of the data for `gram_block` rows and in double beyond. Threads
-// share out entries of a result, or blocks of rows of a fixed size whose sums are added up in a fixed order: no bit of a
-// result depends on their number.
+// never exist. Sums over n are accumulated in the type of the data for `gram_block` rows and in double beyond.
+// Threads share out entries of a result, or blocks of rows of a fixed size whose sums are added up in a fixed order: no
+// bit of a result depends on their number.
 #pragma once
 
 #include <atomic>
@@ -163,7 +163,8 @@ bool mix(const Scaled<T>& a,
 
     std::atomic<bool> stop{false};
     const Index blocks = (n + mix_block - 1) / mix_block;
-    const Index grain = static_cast<Index>(1048576.0 / (static_cast<double>(mix_block * k) * static_cast<double>(q))) + 1;
+    const double work = static_cast<double>(mix_block * k) * static_cast<double>(q);  // of one block
+    const Index grain = static_cast<Index>(1048576.0 / work) + 1;
     parallel_for(blocks, num_threads, grain, [&](Index first, Index last) {
         const AlignedBuffer<T> left(static_cast<std::size_t>(mix_block * k + kernels.mix_unit));
         const AlignedBuffer<T> scratch(static_cast<std::size_t>(mix_block * kernels.mix_unit));
@@ -205,7 +206,7 @@ inline void merge_moments(const ColumnMoments& into, const ColumnMoments& sums, 
 template <class T>
 void column_moments(MatrixView<const T> a,   // (n, k)
                     MatrixView<const T> b,   // (n, k)
-                    MatrixView<double> out,  // (6, k): means, sums of (a - mean)^2, (b - mean)^2, their product, (a - b)^2
+                    MatrixView<double> out,  // (6, k): means; sums of (a - mean)^2, (b - mean)^2, product, (a - b)^2
                     int num_threads) {
     constexpr Index segment = 2048;
     static_assert(segment % moments_block == 0);
@@ -246,7 +247,8 @@ void column_moments(MatrixView<const T> a,   // (n, k)
     const ColumnMoments all(out.data, k);
     for (Index s = 1; s < segments; ++s) {
         const ColumnMoments part(parts.data() + s * 6 * k, k);
-        const auto before = static_cast<double>(s * segment), count = static_cast<double>(std::min(segment, n - s * segment));
+        const auto before = static_cast<double>(s * segment);
+        const auto count = static_cast<double>(std::min(segment, n - s * segment));
         const double share = count / (before + count), weight = before * share;
         for (Index c = 0; c < k; ++c) {
             const double da = part.a[c] - all.a[c], db = part.b[c] - all.b[c];

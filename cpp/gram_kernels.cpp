@@ -10,10 +10,7 @@ namespace {
 // Both operands come from panels of one shape, of which the rows of a tile are a slice: so its rows divide its columns,
 // and a symmetric product packs its rows once.
 constexpr int gram_rows = PYSSL_VECTOR_BYTES == 64 ? 8 : 4;
-#ifndef GRAM_V
-#define GRAM_V 2
-#endif
-constexpr int gram_vectors = PYSSL_VECTOR_BYTES == 32 ? 3 : GRAM_V;
+constexpr int gram_vectors = PYSSL_VECTOR_BYTES == 32 ? 3 : 2;
 
 template <class T>
 constexpr int gram_unit = gram_vectors * lane_count<T>;
@@ -76,7 +73,7 @@ void accumulate_tile(const T* a, const T* b, Index depth, Index vectors, double*
 // ---- A M and what is added to it ------------------------------------------------------------------------------------
 
 // Steps of the inner dimension after which a panel of M makes way for the next: 32 KiB with AVX-512.
-constexpr Index depth_block = 320;
+constexpr Index depth_block = 256;
 
 template <class T>
 void pack_left_scaled(const T* source, Index count, Index k, const T* shift, const T* scale, T* panels) {
@@ -90,7 +87,9 @@ void pack_left_scaled(const T* source, Index count, Index k, const T* shift, con
                 Lanes<T> x[L];
                 const Lanes<T> s = load(shift + p), f = load(scale + p);
 #pragma GCC unroll 16
-                for (int l = 0; l < L; ++l) x[l] = l < present && l < tile_rows ? (load(rows + l * k + p) - s) * f : Lanes<T>{};
+                for (int l = 0; l < L; ++l) {
+                    x[l] = l < smaller(present, tile_rows) ? (load(rows + l * k + p) - s) * f : Lanes<T>{};
+                }
                 transpose<T>(x);
                 // the lanes beyond the panel's rows are overwritten by the next store
 #pragma GCC unroll 16
@@ -170,7 +169,8 @@ void finish(const T* sums,  // (tile_rows, tile_columns)
 }
 
 template <class T>
-void mix_rows(const T* left, const T* right, Index count, Index k, Index q, const MixTerms<T>& terms, T* scratch, T* out) {
+void mix_rows(const T* left, const T* right, Index count, Index k, Index q, const MixTerms<T>& terms, T* scratch,
+              T* out) {
     constexpr int width = tile_columns<T>;
     const Index padded = round_up(q, width);
     for (Index j = 0; j < q; j += width) {
@@ -229,7 +229,8 @@ PYSSL_INLINE void add_columns(const T* a, const T* b, Index k, Index c, const Co
 }
 
 template <class T>
-void column_moments(const T* a, const T* b, Index count, Index k, const ColumnMoments& center, const ColumnMoments& sums) {
+void column_moments(const T* a, const T* b, Index count, Index k, const ColumnMoments& center,
+                    const ColumnMoments& sums) {
     // A few rows at a time over all columns: sums in registers, and reads in the order of the memory.
     constexpr int D = lane_count<double>, group = 8;
     const Index whole = k / D * D;

@@ -8,7 +8,7 @@ namespace pyssl {
 // Rows whose products are summed in the type of the data; the sums of blocks are added up in double.
 constexpr Index gram_block = 384;
 
-// Rows at a time in `mix`: as many as leave the packed block and a panel of the matrix in the second-level cache.
+// Rows at a time in `mix`: a packed block of them stays in the second-level cache beside a panel of the matrix.
 constexpr Index mix_block = 96;
 
 // Rows at a time in `column_moments`.

@@ -37,6 +37,7 @@ from pyssl.collapse import (
     rankme,
     stable_rank,
 )
+from pyssl.empirical import EmpiricalLandscape
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
 from pyssl.losses import (
@@ -63,6 +64,7 @@ __all__ = [
     "Collapse",
     "CollapseReport",
     "CustomPotential",
+    "EmpiricalLandscape",
     "InfoNCE",
     "InfoNCEPotential",
     "Landscape",

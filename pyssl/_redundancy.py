@@ -1,8 +1,11 @@
-"""Spectral contrastive, Barlow Twins and VICReg losses on embeddings: what surrounds the Gram kernels.
+"""Spectral contrastive, Barlow Twins and VICReg on embeddings: what surrounds the Gram kernels.
 
 Every loss is a function of few k x k matrices of sums over rows, and its gradient is a product of
-the embeddings with such a matrix: O(n k^2), and nothing of size n x n (theory 3.3 to 3.5). What is
-k or k x k here is float64; what is n x k has the type of the embeddings.
+the embeddings with such a matrix: O(n k^2), and nothing of size n x n unless n <= k (theory 3.3 to
+3.5). What is k or k x k here is float64; what is n x k has the type of the embeddings.
+
+The classes take validated arrays: z and z_plus (n, k), finite, C-contiguous and of one dtype, with
+n >= 2 where the loss has negatives or an unbiased variance.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ Pair = tuple[Floats, Floats]
 _ROWS = 8192  # rows at a time in what is done between the kernels: temporaries stay small
 
 
-# ---- embeddings as the kernels see them -----------------------------------------------------------
+# ---- embeddings as the kernels see them ---------------------------------------------------------
 
 
 def _power_of_two(size: Doubles, most: int) -> Doubles:
@@ -65,7 +68,7 @@ class _Side:
     @property
     def rest(self) -> Doubles:
         """What rounding takes from the centre."""
-        return self.center - self.columns[0]
+        return np.asarray(self.center - self.columns[0])
 
 
 def _plain(data: Floats, spread: float) -> _Side:
@@ -78,8 +81,14 @@ def _gram(a: _Side, b: _Side | None = None) -> Doubles:
     """Return (a - center)'(b - center) (p, q), the centres those of all rows; a'a without b."""
     other = a if b is None else b
     out = np.empty((a.data.shape[1], other.data.shape[1]))
-    second = (None, None) if b is None else (b.data, b.columns)
-    _core.gram(a.data, a.columns, *second, out, num_threads=get_num_threads())
+    _core.gram(
+        a.data,
+        a.columns,
+        None if b is None else b.data,
+        None if b is None else b.columns,
+        out,
+        num_threads=get_num_threads(),
+    )
     if a.rest.any() and other.rest.any():
         out -= len(a.data) * np.outer(a.rest, other.rest)
     return out
@@ -178,11 +187,17 @@ def _off_diagonal(a: Doubles, diagonal: Doubles | float = 0.0) -> Doubles:
     return a
 
 
+def _divide(by: float, *arrays: Floats) -> None:
+    """Divide arrays in place."""
+    for a in arrays:
+        np.divide(a, a.dtype.type(by), out=a)
+
+
 def _total_square(a: Doubles) -> float:
     return float(np.sum(a * a))
 
 
-# ---- spectral contrastive ---------------------------------------------------------------------------
+# ---- spectral contrastive -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -223,7 +238,7 @@ class _Clip:
 
         def body(z: Doubles, inverse: Doubles, factor: Doubles, a: Doubles) -> Doubles:
             u = z * inverse
-            return factor * (a - u * np.sum(u * a, axis=1, keepdims=True))
+            return np.asarray(factor * (a - u * np.sum(u * a, axis=1, keepdims=True)))
 
         return self._by_rows(body, a)
 
@@ -277,13 +292,12 @@ class SpectralContrastive:
         """Return gradients by clipped rows, divided by mu, as gradients by the rows."""
         if self.clip is None or self._clips is None:
             return gradients
-        for gradient in gradients:
-            gradient /= gradient.dtype.type(self.clip)
+        _divide(self.clip, *gradients)
         first, second = self._clips
         return first.pull(gradients[0]), second.pull(gradients[1])
 
     def terms(self) -> dict[str, float]:
-        """Return the mean of z_i.z+_i and that of the negatives' (z_i.z+_j)^2, both of clipped rows.
+        """Return the means of z_i.z+_i and of the negatives' (z_i.z+_j)^2, of clipped rows.
 
         The loss is negatives - 2 alignment, divided by mu where rows are clipped.
         """
@@ -313,8 +327,7 @@ class SpectralContrastive:
         first, second = self._clips
         changes = self._inner.hvp(first.pull(dz), second.pull(dz_plus))
         gradients = self._inner.gradient()
-        for a in (*changes, *gradients):
-            a /= a.dtype.type(self.clip)
+        _divide(self.clip, *changes, *gradients)
         return (
             first.pull_tangent(gradients[0], changes[0], dz),
             second.pull_tangent(gradients[1], changes[1], dz_plus),
@@ -375,7 +388,7 @@ class _Large(_Negatives):
         """Return what each positive's own product pulls on, the derivative by z_i.z+_i."""
         n = len(self.positives)
         own = 0.0 if self.all else 2.0 * self.weight
-        return -2.0 / n - own * self.positives
+        return np.asarray(-2.0 / n - own * self.positives)
 
     def gradient(self) -> Pair:
         first, second = self.grams
@@ -419,7 +432,7 @@ class _Small(_Negatives):
         return float(self.z.size[0]) * float(self.z_plus.size[0])
 
     def _products(self, *pairs: tuple[Floats, Floats]) -> _Side:
-        """Return the sum of a b' over pairs, without the positives unless they are negatives too."""
+        """Return the sum of a b' over pairs; 0 for positives that are no negatives."""
         out: Floats | None = None
         for a, b in pairs:
             out = _mix(_plain(a, 1.0), b.T.astype(np.float64), out=out)
@@ -463,7 +476,7 @@ class _Small(_Negatives):
         return h, h_plus
 
 
-# ---- Barlow Twins --------------------------------------------------------------------------------------
+# ---- Barlow Twins -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -594,7 +607,7 @@ class _BarlowSide:
         return _mix(other, moved, plus=z, weight=along, out=out)
 
 
-# ---- VICReg ----------------------------------------------------------------------------------------------
+# ---- VICReg -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -664,7 +677,7 @@ class VICReg:
     def _matrix(self, covariance: Doubles, deviation: Doubles) -> Doubles:
         _, hinge, off = self._factors()
         active = np.where(deviation < 1.0, hinge / deviation, 0.0)
-        return off * covariance + np.diag(active)
+        return np.asarray(off * covariance + np.diag(active))
 
     def value_and_gradient(self) -> tuple[float, Pair]:
         """Return the loss and its gradients by z and z_plus."""

@@ -318,7 +318,7 @@ class Loss(ABC):
         return self._sample(first, second).hvp(along, along_plus)
 
     def terms(self, z: npt.ArrayLike, z_plus: npt.ArrayLike) -> dict[str, float]:
-        """Return the named parts that the loss is the sum of, each with its weight.
+        """Return the named parts of the loss, before their weights.
 
         Parameters
         ----------
@@ -329,7 +329,8 @@ class Loss(ABC):
         -------
         dict of str to float
             For InfoNCE and NT-Xent ``alignment`` (minus the mean logit of the positives) and
-            ``log_partition``; for the others what their papers call the terms.
+            ``log_partition``, whose sum is the loss; for the others what their papers call the
+            terms: docs/api/losses.md has the table of what the loss is made of them.
 
         Raises
         ------

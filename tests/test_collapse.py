@@ -357,7 +357,7 @@ def test_no_warning_for_sample_moments_of_low_rank_data() -> None:
 
 
 def test_within_noise() -> None:
-    # in units of alignment the threshold of all of these is a = 0.2, and noise is sqrt(d/n) = 0.1
+    # in units of alignment the threshold of all of these is a = 0.2, the noise sqrt(2d/n) = 0.14
     sigma, a = np.eye(4), np.diag([0.9, 0.5, 0.25, 0.12])
     m = pyssl.Moments(sigma, a, n_samples=400)
     many = pyssl.Moments(sigma, a, n_samples=40_000)
