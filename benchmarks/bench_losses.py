@@ -1,4 +1,4 @@
-"""From moments to a classification, for every loss of the registry that has a closed form."""
+"""The losses of the registry: on embeddings, and from moments to a classification."""
 
 from __future__ import annotations
 
@@ -9,6 +9,30 @@ import numpy as np
 import pyssl
 from pyssl.report import closed_form, named_losses
 from pyssl.testing import random_moments
+
+
+class Embeddings:
+    """A batch of embeddings: what a training step asks for."""
+
+    params = (tuple(pyssl.LOSSES), ("float64", "float32"))
+    param_names = ("loss", "dtype")
+    n, k = 512, 64
+
+    def setup(self, name: str, dtype: str) -> None:
+        self.loss = pyssl.LOSSES[name]()
+        clean, *noise = np.random.default_rng(0).standard_normal((5, self.n, self.k))
+        self.z, self.z_plus, self.dz, self.dz_plus = (
+            (clean + 0.5 * item).astype(dtype) for item in noise
+        )
+
+    def time_value(self, *_: object) -> None:
+        self.loss.value(self.z, self.z_plus)
+
+    def time_value_and_gradient(self, *_: object) -> None:
+        self.loss.value_and_gradient(self.z, self.z_plus)
+
+    def time_hvp(self, *_: object) -> None:
+        self.loss.hvp(self.z, self.z_plus, self.dz, self.dz_plus)
 
 
 class ClosedForm:

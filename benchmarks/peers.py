@@ -3,6 +3,7 @@
     python benchmarks/peers.py                  the sizes that targets are stated for: minutes
     python benchmarks/peers.py --quick          small sizes: that everything runs and agrees
     python benchmarks/peers.py --single-thread  one thread each
+    python benchmarks/peers.py --cpu-time       processor time, all threads': for a busy machine
 
 Every contender computes the same thing and is checked against pyssl before it is timed. In one
 repetition all contenders of a task run one after another, each after a pause in which the thread
@@ -10,6 +11,8 @@ pool of the one before it goes to sleep and after an untimed call that wakes its
 compares two times of the same repetition. The table gives the median over the repetitions and, in
 brackets, the smallest and the largest; then the ratio of the best times, which a busy machine
 disturbs least. Without --single-thread every library uses its default threads.
+
+The losses on embeddings and their peers are in peers_losses.py.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +69,9 @@ class Task:
     title: str
     contenders: list[Contender]
     tolerance: float = 1e-10
+    value_tolerance: float | None = None  # of single numbers, if another
+    norm: Callable[[np.ndarray], Any] = lambda error: np.abs(error).max()
+    missing: dict[str, str] = field(default_factory=dict)  # contenders that failed, and why
     budget_ms: float | None = None
     best_of: tuple[str, ...] = ()
     best_at_least: float | None = None
@@ -325,6 +332,57 @@ def _plane_grams(problem: Problem, D1: np.ndarray, D2: np.ndarray) -> tuple[Any,
     return np.array(linear), np.array(parts)
 
 
+def loss_task(peers: Peers, number: int, quick: bool) -> Task:
+    """Value and gradient of a loss on float32 embeddings."""
+    import peers_losses  # which asv, importing this file from elsewhere, would not find
+
+    case = peers_losses.CASES[number]
+    n, k = case.quick_size if quick else case.size
+    pair = peers_losses.embeddings(n, k)
+    task = Task(
+        f"{case.title}, value + gradient, {n:,} pairs, k = {k}, float32",
+        [Contender("pyssl", peers_losses.by_pyssl(case, pair))],
+        tolerance=1e-4,
+        value_tolerance=case.value_tolerance,
+        norm=np.linalg.norm,
+        best_at_least=case.at_least,
+    )
+    if peers.torch:
+        eager = peers_losses.by_torch(peers.torch, case, pair, compiled=False)
+        task.contenders.append(Contender("PyTorch eager", eager))
+        compiled = peers_losses.by_torch(peers.torch, case, pair, compiled=True)
+        try:
+            compiled()
+        except Exception as error:  # a missing compiler, or whatever else it stumbles over
+            reason = (str(error).strip() or "no message").splitlines()[0].replace("|", "/")
+            task.missing["torch.compile"] = f"**failed: {type(error).__name__}: {reason[:100]}**"
+        else:
+            task.contenders.append(Contender("torch.compile", compiled))
+    if peers.jax:
+        task.contenders.append(Contender("JAX jit", peers_losses.by_jax(peers.jax, case, pair)))
+    task.best_of = tuple(item.name for item in task.contenders[1:])
+    return task
+
+
+def memory_rows(quick: bool) -> Iterator[list[str]]:
+    """Yield the rows of the table for the memory of NT-Xent."""
+    import peers_losses
+
+    n, k = (1024, 32) if quick else (16_384, 128)
+    extra = peers_losses.peak_memory(n, k)
+    title = f"NT-Xent, peak memory beside inputs and outputs, {2 * n:,} views, k = {k}, float32"
+    if extra is None:
+        yield [title, "pyssl", "**not measured: needs Linux's /proc**", "", "", ""]
+        return
+    target = "" if quick else verdict("<= 64 MiB", extra <= 64 * 2**20)
+    yield [title, "pyssl", f"{extra / 2**20:.3g} MiB", "", "", target]
+    # the logits and their softmax, which autograd keeps; the gradient by the logits comes on top
+    theirs = 2 * 4 * (2 * n) ** 2
+    ratio = f"{theirs / extra:.3g}x" if extra > 0 else ""
+    needed = f">= {theirs / 2**20:,.0f} MiB"
+    yield ["", "PyTorch eager: two matrices of logits, not run", needed, ratio, "", ""]
+
+
 def import_times(repeat: int) -> list[float]:
     """Return what `import pyssl` takes after `import numpy, scipy.linalg`, in seconds."""
     script = (
@@ -359,7 +417,7 @@ class Peers:
 
 
 def best_time(call: Call, repeat: int = 3) -> float:
-    """Return the shortest of a few calls."""
+    """Return the shortest of a few calls, of fewer if they are long."""
     time.sleep(_PAUSE)
     call()
     times = []
@@ -367,11 +425,13 @@ def best_time(call: Call, repeat: int = 3) -> float:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
+        if sum(times) > 0.5:
+            break
     return min(times)
 
 
 def check(task: Task) -> None:
-    """Stop unless every contender's result is pyssl's, to the task's tolerance in the max norm."""
+    """Stop unless every contender's result is pyssl's, to the task's tolerance and in its norm."""
 
     def parts(contender: Contender) -> list[np.ndarray]:
         result = (contender.result or contender.call)()
@@ -381,12 +441,15 @@ def check(task: Task) -> None:
     expected = parts(task.contenders[0])
     for contender in task.contenders[1:]:
         for ours, theirs in zip(expected, parts(contender), strict=True):
-            error = float(np.abs(ours - theirs).max() / np.abs(ours).max())
-            if not error <= task.tolerance:
+            error = float(task.norm(ours - theirs) / task.norm(ours))
+            tolerance = task.tolerance
+            if ours.ndim == 0 and task.value_tolerance is not None:
+                tolerance = task.value_tolerance
+            if not error <= tolerance:
                 raise SystemExit(f"{task.title}: {contender.name} is off by {error:.1e}")
 
 
-def measure(task: Task, repeat: int) -> None:
+def measure(task: Task, repeat: int, clock: Callable[[], float]) -> None:
     """Time the contenders in turns; short calls several times a turn."""
     calls = {item.name: max(1, round(0.02 / best_time(item.call))) for item in task.contenders}
     task.times = {item.name: [] for item in task.contenders}
@@ -395,10 +458,10 @@ def measure(task: Task, repeat: int) -> None:
         for item in order:
             time.sleep(_PAUSE)
             item.call()
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[item.name]):
                 item.call()
-            elapsed = (time.perf_counter() - start) / calls[item.name]
+            elapsed = (clock() - start) / calls[item.name]
             task.times[item.name].append(elapsed / item.share)
 
 
@@ -414,6 +477,8 @@ def rows(task: Task, targets: bool) -> Iterator[list[str]]:
         met = 1e3 * statistics.median(ours) <= task.budget_ms
         target = verdict(f"<= {task.budget_ms:g} ms", met)
     yield [task.title, first.name, milliseconds(ours), "", "", target]
+    for name, reason in task.missing.items():
+        yield ["", name, reason, "", "", ""]
     compared = [(item.name, task.times[item.name], item) for item in others]
     if task.best_of:
         names = f"best of {' and '.join(task.best_of)}"
@@ -480,6 +545,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, help="repetitions of each task")
     parser.add_argument("--only", type=int, nargs="+", help="tasks to run, counted from 1")
     parser.add_argument("--single-thread", action="store_true", help="one thread each")
+    parser.add_argument("--cpu-time", action="store_true", help="processor time, of all threads")
     options = parser.parse_args()
     repeat = options.repeat or (3 if options.quick else 15)
     single = options.single_thread
@@ -492,19 +558,25 @@ def main() -> None:
         lambda: mode_task(peers, *((256, 16) if options.quick else (2048, 64))),
         lambda: batch_task(peers, 2_000 if options.quick else 100_000, 8, 4),
         lambda: plane_task(peers, *((64, 64, 8) if options.quick else (1024, 512, 64))),
+        *(partial(loss_task, peers, number, options.quick) for number in range(5)),
     ]
     print(environment(peers, single))
-    print("| task | contender | time | ratio to pyssl | of best times | target |")
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    spent = "processor time" if options.cpu_time else "time"
+    print(f"| task | contender | {spent} | ratio to pyssl | of best times | target |")
     print("|---|---|---|---|---|---|")
     for number, make in enumerate(tasks, 1):
         if options.only and number not in options.only:
             continue
         task = make()
         check(task)
-        measure(task, repeat)
+        measure(task, repeat, clock)
         for row in rows(task, targets=not options.quick):
             print(f"| {' | '.join(row)} |", flush=True)
     if not options.only or len(tasks) + 1 in options.only:
+        for row in memory_rows(options.quick):
+            print(f"| {' | '.join(row)} |", flush=True)
+    if not options.only or len(tasks) + 2 in options.only:
         times = import_times(repeat)
         met = 1e3 * statistics.median(times) <= 50.0
         target = "" if options.quick else verdict("<= 50 ms", met)

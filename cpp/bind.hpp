@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -89,5 +90,20 @@ inline int checked_num_threads(int num_threads) {
     }
     return num_threads;
 }
+
+// Asks now and then, from the thread that called us, whether the user wants to stop.
+class Interrupt {
+   public:
+    bool operator()() {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last_ < std::chrono::milliseconds(50)) return false;
+        last_ = now;
+        const py::gil_scoped_acquire acquire;
+        return PyErr_CheckSignals() != 0;
+    }
+
+   private:
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
 
 }  // namespace pyssl

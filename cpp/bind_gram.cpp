@@ -1,6 +1,5 @@
 #include <pybind11/stl.h>
 
-#include <chrono>
 #include <optional>
 
 #include "bind.hpp"
@@ -8,21 +7,6 @@
 
 namespace pyssl {
 namespace {
-
-// Asks now and then, from the thread that called us, whether the user wants to stop.
-class Interrupt {
-   public:
-    bool operator()() {
-        const auto now = std::chrono::steady_clock::now();
-        if (now - last_ < std::chrono::milliseconds(50)) return false;
-        last_ = now;
-        const py::gil_scoped_acquire acquire;
-        return PyErr_CheckSignals() != 0;
-    }
-
-   private:
-    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 template <class T>
 Scaled<T> scaled(const py::array& array, const char* name, const py::array& columns, const char* columns_name,

@@ -36,14 +36,20 @@ void pack_block_columns(const T* source, Index n, Index k, Index block, T* panel
     }
 }
 
-// Whether all pairs of a block are negatives.
+// Whether all pairs of `height` rows from i and `width` columns from j of a block are negatives.
+template <class T>
+PYSSL_INLINE bool is_plain(const LogitBlock<T>& block, Index i, Index j, Index height, Index width) {
+    const Index row = block.i0 + i, column = block.j0 + j;
+    if (row + height > block.rows || column + width > block.columns) return false;
+    // row - column takes all values from the lowest on: is a multiple of the period among them?
+    const Index lowest = row - column - width + 1;
+    const Index remainder = ((lowest % block.period) + block.period) % block.period;
+    return remainder != 0 && remainder + height + width - 2 < block.period;
+}
+
 template <class T>
 PYSSL_INLINE bool is_plain(const LogitBlock<T>& block) {
-    if (block.i0 + contrastive_block > block.rows || block.j0 + contrastive_block > block.columns) return false;
-    // i - j takes the values (lowest, ..., lowest + 2 block - 2)
-    const Index lowest = block.i0 - block.j0 - contrastive_block + 1;
-    const Index remainder = ((lowest % block.period) + block.period) % block.period;
-    return remainder != 0 && remainder + 2 * contrastive_block - 2 < block.period;
+    return is_plain(block, 0, 0, contrastive_block, contrastive_block);
 }
 
 template <class T>
@@ -59,6 +65,7 @@ PYSSL_INLINE LogitTile<T> logits(const LogitBlock<T>& block, Index i, Index j) {
 template <class T>
 PYSSL_INLINE void mask(LogitTile<T>& tile, const LogitBlock<T>& block, Index i, Index j, T nothing) {
     constexpr int L = lane_count<T>;
+    if (is_plain(block, i, j, logit_rows, unit<T>)) return;
     for (int r = 0; r < logit_rows; ++r) {
         const Index row = block.i0 + i + r;
         for (int v = 0; v < logit_vectors; ++v) {

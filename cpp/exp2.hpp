@@ -13,7 +13,7 @@ struct Exp2;
 // the terms that a log-sum-exp keeps is nothing.
 template <>
 struct Exp2<float> {
-    typedef std::int32_t Integer;
+    typedef std::uint32_t Integer;
     static constexpr float lowest = -126.0F, magic = 12582912.0F;  // 1.5 2^23: adding it rounds to an integer
     static constexpr int mantissa = 23;
     // fitted on [-1/2, 1/2] for the relative error, 2e-9 before rounding
@@ -23,7 +23,7 @@ struct Exp2<float> {
 
 template <>
 struct Exp2<double> {
-    typedef std::int64_t Integer;
+    typedef std::uint64_t Integer;
     static constexpr double lowest = -1022.0, magic = 6755399441055744.0;
     static constexpr int mantissa = 52;
     // Taylor: the last term left out is below 1e-17 on [-1/2, 1/2]
@@ -56,7 +56,8 @@ PYSSL_INLINE Lanes<T> exp2(Lanes<T> x) {
     Lanes<T> polynomial = Lanes<T>{} + E::c[degree];
 #pragma GCC unroll 16
     for (int i = degree - 1; i >= 0; --i) polynomial = polynomial * f + E::c[i];
-    // the low bits of `shifted` are the integer part: into the exponent with them
+    // the low bits of `shifted` are the integer part: into the exponent with them. Unsigned, for what a caller masks
+    // afterwards may be too large to have a power.
     const Integers exponent = reinterpret_cast<Integers>(shifted) << E::mantissa;
     return reinterpret_cast<Lanes<T>>(reinterpret_cast<Integers>(polynomial) + exponent);
 }

@@ -83,8 +83,10 @@ def normalized_rows(z: Floats, scale: float) -> Rows:
     x = z * stretch.astype(z.dtype)[:, None]
     project = np.where(length > _FLOOR, 1.0 / scale**2, 0.0)
 
+    dtype = x.dtype  # the closures keep x, and must not keep z
+
     def column(a: Doubles) -> Floats:
-        return a.astype(z.dtype)[:, None]
+        return a.astype(dtype)[:, None]
 
     def pull(a: Floats) -> Floats:
         return np.asarray(column(stretch) * (a - x * column(row_dots(a, x) * project)))
@@ -142,6 +144,7 @@ class Contrast:
     columns: Rows
     sides: str
     dtype: Any  # of the embeddings
+    squared: bool = False  # rows end with their squares (`squared_rows`)
 
     @property
     def _stacked(self) -> bool:
@@ -171,6 +174,9 @@ class Contrast:
     def _positives(self) -> Doubles:
         """The logits of the positives, in units of log 2."""
         x, y, half = self.rows.x, self.columns.x, self._period
+        if self.squared:  # from differences: the squares of close views would cancel
+            gap = x[:, :-2] - y[:, :-2]
+            return -0.5 * row_dots(gap, gap)
         return np.tile(row_dots(x[:half], x[half:]), 2) if self._stacked else row_dots(x, y)
 
     @cached_property
@@ -210,10 +216,12 @@ class Contrast:
         """Return the loss."""
         if self.sides != "joint":
             return float(self._losses.mean())
-        whole = _LOG2 * self._positives + self._losses
-        top = float(whole.max())
-        mean = top + math.log(float(np.exp(whole - top).mean()))
-        return mean - _LOG2 * float(self._positives.mean())
+        logits = _LOG2 * self._positives
+        excess = logits - logits.mean() + self._losses
+        top = float(excess.max())
+        if top < 1.0:  # a small loss keeps its digits, as in a softplus
+            return float(np.log1p(np.expm1(excess).mean()))
+        return top + math.log(float(np.exp(excess - top).mean()))
 
     @cached_property
     def _weights(self) -> _Weights:
@@ -377,7 +385,7 @@ def infonce(
     first, second = (
         squared_rows(side, center, scale, first) for side, first in ((z, True), (z_plus, False))
     )
-    return Contrast(first, second, sides, dtype)
+    return Contrast(first, second, sides, dtype, squared=True)
 
 
 def ntxent(z: Floats, z_plus: Floats, *, temperature: float) -> Contrast:

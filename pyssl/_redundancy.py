@@ -334,6 +334,46 @@ class SpectralContrastive:
         )
 
 
+def spectral_contrastive(
+    z: Floats, z_plus: Floats, clip: float | None, negatives: str
+) -> SpectralContrastive | _Widened:
+    """Return the loss; in float64 where float32 would not do.
+
+    A few rows much longer than the others make the products of pairs that are left out nearly the
+    whole of the sum that they are subtracted from.
+    """
+    sample = SpectralContrastive(z, z_plus, clip, negatives)
+    inner = sample._inner
+    if z.dtype == np.float64 or not isinstance(inner, _Large) or not inner.cancels:
+        return sample
+    wide, wide_plus = z.astype(np.float64), z_plus.astype(np.float64)
+    return _Widened(SpectralContrastive(wide, wide_plus, clip, negatives), z.dtype)
+
+
+@dataclass(frozen=True)
+class _Widened:
+    """A loss evaluated in float64, with results in the type of the embeddings."""
+
+    inner: SpectralContrastive
+    dtype: np.dtype[Any]
+
+    def _narrow(self, pair: Pair) -> Pair:
+        return pair[0].astype(self.dtype), pair[1].astype(self.dtype)
+
+    def terms(self) -> dict[str, float]:
+        return self.inner.terms()
+
+    def value(self) -> float:
+        return self.inner.value()
+
+    def value_and_gradient(self) -> tuple[float, Pair]:
+        value, gradients = self.inner.value_and_gradient()
+        return value, self._narrow(gradients)
+
+    def hvp(self, dz: Floats, dz_plus: Floats) -> Pair:
+        return self._narrow(self.inner.hvp(dz.astype(np.float64), dz_plus.astype(np.float64)))
+
+
 @dataclass(frozen=True)
 class _Negatives:
     """The loss of rows that are clipped already."""
@@ -382,7 +422,12 @@ class _Large(_Negatives):
 
     def sum_of_squares(self) -> float:
         total = float(np.sum(self.grams[0] * self.grams[1]))
-        return total if self.all else total - float(np.sum(self.positives**2))
+        return total if self.all else max(0.0, total - float(np.sum(self.positives**2)))
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the positives, subtracted, take most of the digits of the sum with them."""
+        return not self.all and self.sum_of_squares() < 0.2 * float(np.sum(self.positives**2))
 
     def _pull(self) -> Doubles:
         """Return what each positive's own product pulls on, the derivative by z_i.z+_i."""

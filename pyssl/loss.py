@@ -196,8 +196,8 @@ class Loss(ABC):
         first, second = self._pairs("x", x, x_plus)
         return EmpiricalLandscape(
             self,
-            first,
-            second,
+            first.copy(),  # the landscape is that of the views as they are now
+            second.copy(),
             _checks.integer("embedding_dim", embedding_dim, minimum=1),
             _checks.real("weight_decay", weight_decay, minimum=0.0),
             _checks.flag("bias", bias),

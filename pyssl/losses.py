@@ -81,8 +81,8 @@ class InfoNCE(Loss):
     symmetric: bool = False
 
     def __post_init__(self) -> None:
-        potential = InfoNCEPotential(self.temperature, self.similarity, self.partition)
-        object.__setattr__(self, "temperature", potential.temperature)
+        object.__setattr__(self, "temperature", _temperature(self.temperature))
+        InfoNCEPotential(self.temperature, self.similarity, self.partition)  # checks the others
         count = _checks.real("negatives", self.negatives, minimum=1.0, allow_infinite=True)
         if not (math.isinf(count) or count.is_integer()):
             raise ValueError(f"negatives must be an integer or infinite, got {count:g}")
@@ -181,8 +181,7 @@ class NTXent(Loss):
     temperature: float = 0.5
 
     def __post_init__(self) -> None:
-        tau = _checks.real("temperature", self.temperature, minimum=0.0, open_minimum=True)
-        object.__setattr__(self, "temperature", tau)
+        object.__setattr__(self, "temperature", _temperature(self.temperature))
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _contrastive.ntxent(z, z_plus, temperature=self.temperature)
@@ -242,7 +241,7 @@ class SpectralContrastive(Loss):
         return self.clip is None
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
-        return _redundancy.SpectralContrastive(z, z_plus, self.clip, self.negatives)
+        return _redundancy.spectral_contrastive(z, z_plus, self.clip, self.negatives)
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if self.clip is not None:
@@ -585,6 +584,14 @@ class _WithConstant(SpectralLandscape):
             scale=self.S,
             positive=self._count_positive(g),
         )
+
+
+def _temperature(value: float) -> float:
+    """Return a temperature whose logits stay inside float32, far from any in use."""
+    tau = _checks.real("temperature", value, minimum=0.0, open_minimum=True)
+    if not 1e-30 <= tau <= 1e30:
+        raise ValueError(f"temperature must be between 1e-30 and 1e30, got {tau:g}")
+    return tau
 
 
 def _bordered(matrix: Array, edge: Array, corner: float) -> Array:

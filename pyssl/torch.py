@@ -74,6 +74,8 @@ def loss(settings: Loss, z: torch.Tensor, z_plus: torch.Tensor) -> torch.Tensor:
         _checks.instance(name, tensor, torch.Tensor, "a torch.Tensor")
         if tensor.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"{name} must be float32 or float64, got {tensor.dtype}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} must be dense, got {tensor.layout}")
         if tensor.device.type != "cpu":
             raise ValueError(f"{name} must be on the CPU, got {tensor.device}")
     if z.dtype != z_plus.dtype:
@@ -112,7 +114,7 @@ def squared_vicreg(z: torch.Tensor, z_plus: torch.Tensor, **settings: Any) -> to
 
 
 def _arrays(*tensors: torch.Tensor) -> list[Any]:
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+    return [tensor.detach().resolve_neg().contiguous().numpy() for tensor in tensors]
 
 
 class _Value(torch.autograd.Function):

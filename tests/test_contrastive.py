@@ -306,6 +306,23 @@ def test_a_small_loss_keeps_its_digits():
     np.testing.assert_allclose(value, np.log1p(3 * np.exp(-40.0)), rtol=1e-12)
 
 
+@pytest.mark.parametrize("partition", ["conditional", "joint"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_close_views_keep_their_distance(partition, dtype):
+    z = np.random.default_rng(0).standard_normal((50, 8)).astype(dtype)
+    loss = pyssl.InfoNCE(0.5, partition=partition)
+    assert loss.terms(z, z)["alignment"] == 0.0
+    assert loss.value(z, z) > 0.0
+    close = (z + dtype(1e-4) * z[::-1]).astype(dtype)
+    gap = close.astype(np.float64) - z
+    expected = (gap**2).sum(axis=1).mean() / (2 * 0.5)
+    np.testing.assert_allclose(loss.terms(z, close)["alignment"], expected, rtol=2e-3)
+    spread = pyssl.InfoNCE(1e-3, partition="joint").value(z, close)
+    exponents = (gap**2).sum(axis=1) / (2e-3)
+    exact = np.log(np.exp(exponents.mean() - exponents).mean())
+    np.testing.assert_allclose(spread, exact, rtol=1e-2)
+
+
 def test_terms_add_up():
     z, z_plus, *_ = problem(30, 4)
     for loss in LOSSES:

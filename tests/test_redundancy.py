@@ -460,3 +460,26 @@ def test_bits_do_not_depend_on_threads(
     finally:
         pyssl.set_num_threads(None)
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("scale", [30.0, 1e3, 1e5])
+def test_one_long_row_does_not_cost_the_others_their_digits(scale: float) -> None:
+    rng = np.random.default_rng(5)
+    z = rng.standard_normal((400, 8))
+    z_plus = z + 0.1 * rng.standard_normal(z.shape)
+    z[0] *= scale
+    z_plus[0] *= scale
+    pair = z.astype(np.float32), z_plus.astype(np.float32)
+    loss = pyssl.SpectralContrastive()
+    value, gradient = loss.value_and_gradient(*pair)
+    wide, wide_plus = (a.astype(np.float64) for a in pair)
+    n, s = len(z), wide @ wide_plus.T
+    expected = (np.sum(off_diagonal(s) ** 2) / (n * (n - 1))) - 2 * np.diagonal(s).mean()
+    # of the two terms that the loss is the difference of
+    size = np.sum(off_diagonal(s) ** 2) / (n * (n - 1)) + 2 * np.abs(np.diagonal(s)).mean()
+    assert abs(value - expected) <= 1e-6 * size
+    slope = 2 / (n * (n - 1)) * off_diagonal(s) @ wide_plus - 2 / n * wide_plus
+    assert np.linalg.norm(gradient[0] - slope) <= 1e-5 * np.linalg.norm(slope)
+    assert gradient[0].dtype == np.float32
+    assert loss.terms(*pair)["negatives"] >= 0.0
+    assert loss.hvp(*pair, *pair)[0].dtype == np.float32
