@@ -577,5 +577,10 @@ class ModeLandscape(SpectralEvaluation):
 def _inner(a: Floats, b: Floats) -> Floats:
     """Return sum a*b over the last two axes, in double."""
     if a.ndim == 2:
-        return np.asarray(np.vdot(a, b), dtype=np.float64)
+        # not by BLAS: its threads, woken for this, would spin on the cores that our own need next
+        rows = np.empty(len(a))
+        _core.row_dots(
+            np.ascontiguousarray(a), np.ascontiguousarray(b), rows, num_threads=get_num_threads()
+        )
+        return np.asarray(rows.sum())
     return np.asarray(np.einsum("...ij,...ij->...", a, b), dtype=np.float64)
