@@ -21,8 +21,6 @@ class BlockSchedule {
         // symmetric: a round-robin tournament, which needs an even number of players, after a round of (I, I)
         size_ = std::max(rows_, columns_);
         if (symmetric_) size_ += size_ % 2;
-        rounds_ = size_;
-        slots_ = symmetric_ ? size_ : size_;
     }
 
     // Calls body(worker, I, J) for every block, from up to num_threads workers; stops early once poll(), which only the
@@ -40,10 +38,10 @@ class BlockSchedule {
             for (Index worker = begin; worker < end; ++worker) {
                 for (;;) {
                     const Index turn = next.fetch_add(1);
-                    if (turn >= rounds_ * slots_) break;
-                    const Index round = turn / slots_;
+                    if (turn >= size_ * size_) break;  // as many rounds as slots in each
+                    const Index round = turn / size_;
                     Index i = 0, j = 0;
-                    if (!pair(round, turn % slots_, i, j)) continue;
+                    if (!pair(round, turn % size_, i, j)) continue;
                     auto& row = behind[static_cast<std::size_t>(i)];
                     auto& column = behind[static_cast<std::size_t>(symmetric_ ? j : size_ + j)];
                     wait(row, round);
@@ -92,7 +90,7 @@ class BlockSchedule {
         behind.notify_all();
     }
 
-    Index rows_, columns_, size_ = 0, rounds_ = 0, slots_ = 0;
+    Index rows_, columns_, size_ = 0;
     bool symmetric_;
 };
 

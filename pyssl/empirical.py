@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._products import product_transposed
+from pyssl.landscape import assemble_hessian
 from pyssl.loss import Loss
 
 __all__ = ["EmpiricalLandscape"]
@@ -231,11 +232,7 @@ class EmpiricalLandscape:
                [ 0., -2.]])
         """
         weights = _checks.weights("W", W, self.shape)
-        size = self.shape[0] * self.shape[1]
-        basis = np.eye(size, dtype=weights.dtype).reshape(size, *self.shape)
-        columns = self.hvp(weights[..., None, :, :], basis)
-        result = columns.reshape(*weights.shape[:-2], size, size)
-        return np.asarray(0.5 * (result + np.swapaxes(result, -1, -2)))
+        return assemble_hessian(self.hvp, weights)
 
     def plane(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -297,11 +298,7 @@ class SpectralEvaluation:
                [ 0., -2.]])
         """
         weights = _checks.weights("W", W, self.shape)
-        size = self.shape[0] * self.shape[1]
-        basis = np.eye(size, dtype=weights.dtype).reshape(size, *self.shape)
-        columns = self._hvp(weights[..., None, :, :], basis)
-        result = columns.reshape(*weights.shape[:-2], size, size)
-        return 0.5 * (result + np.swapaxes(result, -1, -2))
+        return assemble_hessian(self._hvp, weights)
 
     def plane(
         self,
@@ -572,6 +569,15 @@ class ModeLandscape(SpectralEvaluation):
 
     def __repr__(self) -> str:
         return f"ModeLandscape(shape={self.shape}, potential={self.potential!r})"
+
+
+def assemble_hessian(hvp: Callable[[Floats, Floats], Floats], weights: Floats) -> Floats:
+    """Return the Hessian (..., k*d, k*d) at `weights` (..., k, d), a product for each column."""
+    k, d = weights.shape[-2:]
+    basis = np.eye(k * d, dtype=weights.dtype).reshape(k * d, k, d)
+    columns = hvp(weights[..., None, :, :], basis)
+    result = columns.reshape(*weights.shape[:-2], k * d, k * d)
+    return np.asarray(0.5 * (result + np.swapaxes(result, -1, -2)))
 
 
 def _inner(a: Floats, b: Floats) -> Floats:
