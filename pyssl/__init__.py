@@ -50,6 +50,7 @@ from pyssl.losses import (
     VICReg,
 )
 from pyssl.moments import MomentAccumulator, Moments
+from pyssl.numerical import NumericalLandscape
 from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quartic
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum, Origin, StationaryPoint
@@ -77,6 +78,7 @@ __all__ = [
     "MomentAccumulator",
     "Moments",
     "NTXent",
+    "NumericalLandscape",
     "Origin",
     "Potential",
     "Quartic",

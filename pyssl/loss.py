@@ -57,6 +57,11 @@ class Loss(ABC):
         """Whether the loss is a polynomial of degree 4 in the embeddings, and so in W."""
         return False
 
+    @property
+    def scale_free(self) -> bool:
+        """Whether the loss does not change when all embeddings are multiplied by a number."""
+        return False
+
     def effective(
         self,
         moments: Moments,

@@ -89,6 +89,10 @@ class InfoNCE(Loss):
         _checks.flag("normalize", self.normalize)
         _checks.flag("symmetric", self.symmetric)
 
+    @property
+    def scale_free(self) -> bool:
+        return self.normalize
+
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _contrastive.infonce(
             z,
@@ -182,6 +186,10 @@ class NTXent(Loss):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperature", _temperature(self.temperature))
+
+    @property
+    def scale_free(self) -> bool:
+        return True
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _contrastive.ntxent(z, z_plus, temperature=self.temperature)

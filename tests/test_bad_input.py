@@ -51,6 +51,14 @@ CURVED = pyssl.InfoNCE().population(MOMENTS, embedding_dim=2, weight_decay=0.1)
 MODES = CURVED.in_modes()
 EMPIRICAL = pyssl.SpectralContrastive().empirical(X, X_PLUS, embedding_dim=2)
 LANDSCAPES = (QUARTIC, CURVED, MODES, EMPIRICAL)
+
+
+def place(land, method):
+    """Return the name under which a method is public: where it is defined, if that is public."""
+    owner = getattr(land, method).__qualname__.split(".")[0]
+    return f"{owner if owner in pyssl.__all__ else type(land).__name__}.{method}"
+
+
 FITTED = pyssl.LinearSSL(embedding_dim=2).fit(X, X_PLUS)
 
 
@@ -112,13 +120,13 @@ DOORS = [
     Door("SpectralLandscape", "B", lambda a: spectral(B=a), CROSS),
     Door("SpectralLandscape", "S", lambda a: spectral(S=a), SIGMA),
     *(
-        weights(f"{type(land).__name__}.{method}", "W", getattr(land, method), good)
+        weights(place(land, method), "W", getattr(land, method), good)
         for land in LANDSCAPES
         for method in ("value", "gradient", "value_and_gradient", "hessian")
         for good in (W, BATCH)
     ),
     *(
-        weights(f"{type(land).__name__}.hvp", argument, call, good)
+        weights(place(land, "hvp"), argument, call, good)
         for land in LANDSCAPES
         for good in (W, BATCH)
         for argument, call in (
@@ -128,7 +136,7 @@ DOORS = [
     ),
     *(
         Door(
-            f"{type(land).__name__}.plane",
+            place(land, "plane"),
             argument,
             lambda a, land=land, argument=argument: land.plane(
                 **{"W0": W, "D1": W + 1.0, "D2": W - 2.0, "u": GRID, "v": GRID, argument: a}
