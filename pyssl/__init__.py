@@ -25,18 +25,8 @@ except ImportError as error:
 
 from pyssl._checks import ThresholdWarning
 from pyssl._threads import get_num_threads, set_num_threads
-from pyssl.collapse import (
-    Cause,
-    Collapse,
-    CollapseReport,
-    Mode,
-    ModeTable,
-    classify,
-    effective_rank,
-    participation_ratio,
-    rankme,
-    stable_rank,
-)
+from pyssl.classification import classify
+from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
@@ -49,6 +39,7 @@ from pyssl.losses import (
     SquaredVICReg,
     VICReg,
 )
+from pyssl.measures import effective_rank, participation_ratio, rankme, stable_rank
 from pyssl.moments import MomentAccumulator, Moments
 from pyssl.numerical import NumericalLandscape
 from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quartic

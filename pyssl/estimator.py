@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
-from pyssl.collapse import CollapseReport, classify
+from pyssl.classification import classify
+from pyssl.collapse import CollapseReport
 from pyssl.losses import InfoNCE, Loss
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape

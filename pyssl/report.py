@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from pyssl import _advice, _checks, _page, _views
 from pyssl._checks import ThresholdWarning
-from pyssl.collapse import CollapseReport, classify
+from pyssl.classification import classify
+from pyssl.collapse import CollapseReport
 from pyssl.losses import LOSSES, Loss
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape

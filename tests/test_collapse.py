@@ -490,3 +490,9 @@ def test_rankme() -> None:
     assert pyssl.rankme(np.zeros((3, 2))) == 0.0
     with pytest.raises(ValueError, match="embeddings must"):
         pyssl.rankme(np.zeros((0, 2)))
+
+
+def test_constant_data_print_what_they_lack():
+    report = pyssl.classify(pyssl.InfoNCE().population(pyssl.Moments(*np.zeros((2, 2, 2))), 2))
+    assert report.kind == pyssl.Collapse.COMPLETE
+    assert "complete collapse: there is no variation to learn, weight decay 0" in str(report)
