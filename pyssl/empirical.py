@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from pyssl._products import product_transposed
 from pyssl.loss import Loss
+from pyssl.moments import Moments
 from pyssl.numerical import NumericalLandscape
 
 __all__ = ["EmpiricalLandscape"]
@@ -36,6 +38,8 @@ class EmpiricalLandscape(NumericalLandscape):
     ----------
     shape : tuple of int
         (k, d), or (k, d + 1) with a bias.
+    moments : Moments
+        Of the views.
 
     Notes
     -----
@@ -66,6 +70,12 @@ class EmpiricalLandscape(NumericalLandscape):
         self.scale_free = loss.scale_free
         self._views = {x.dtype: (x, x_plus)}
         self._source = x.dtype
+        self._remake = lambda k, g: EmpiricalLandscape(loss, x, x_plus, k, g, bias)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """The moments of the views."""
+        return Moments.from_views(*self._views[self._source])
 
     def _value(self, w: Floats) -> float:
         return self.loss._sample(*self._embed(w)).value()

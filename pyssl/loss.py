@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pyssl import _checks
 from pyssl.landscape import Landscape
 from pyssl.moments import Moments
+from pyssl.numerical import NumericalLandscape
 
 __all__ = ["Loss", "Sample"]
 
@@ -383,7 +384,14 @@ class Loss(ABC):
         bias = _checks.flag("bias", bias)
         if _checks.integer("depth", depth, minimum=1) > 1:
             self._lacks(level, "models with more than one layer are not part of this version")
-        return self._landscape(level, moments, k, g, bias)
+
+        def make(k: int, g: float) -> Landscape:
+            return self._landscape(level, moments, k, g, bias)
+
+        land = make(k, g)
+        if isinstance(land, NumericalLandscape):
+            land._remake = make
+        return land
 
     @abstractmethod
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
-from pyssl.landscape import assemble_hessian
+from pyssl.landscape import Landscape, assemble_hessian
 
 __all__ = ["NumericalLandscape"]
 
@@ -56,6 +56,8 @@ class NumericalLandscape(ABC):
     """
 
     scale_free: bool = False
+    # the same landscape for another embedding_dim and weight_decay; what made it says so
+    _remake: Callable[[int, float], Landscape] | None = None
 
     def __init__(self, shape: tuple[int, int], weight_decay: float, bias: bool) -> None:
         self.shape = shape
