@@ -28,6 +28,7 @@ from pyssl._threads import get_num_threads, set_num_threads
 from pyssl.classification import classify
 from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
+from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
 from pyssl.losses import (
@@ -42,6 +43,7 @@ from pyssl.losses import (
 from pyssl.measures import effective_rank, participation_ratio, rankme, stable_rank
 from pyssl.moments import MomentAccumulator, Moments
 from pyssl.numerical import NumericalLandscape
+from pyssl.population import BarlowTwinsLandscape, NormalizedBarlowTwinsLandscape
 from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quartic
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum, Origin, StationaryPoint
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOSSES",
     "BarlowTwins",
+    "BarlowTwinsLandscape",
     "Cause",
     "Collapse",
     "CollapseReport",
@@ -69,6 +72,7 @@ __all__ = [
     "MomentAccumulator",
     "Moments",
     "NTXent",
+    "NormalizedBarlowTwinsLandscape",
     "NumericalLandscape",
     "Origin",
     "Potential",
@@ -79,6 +83,7 @@ __all__ = [
     "StationaryPoint",
     "ThresholdWarning",
     "VICReg",
+    "VICRegLandscape",
     "__version__",
     "classify",
     "effective_rank",

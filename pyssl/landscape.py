@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from pyssl import _checks, _core
+from pyssl import _checks, _core, _plane
 from pyssl._pencil import readonly
 from pyssl._products import add_product, product, product_transposed
 from pyssl._threads import get_num_threads
@@ -345,30 +345,16 @@ class SpectralEvaluation:
         """
         corners, (u64, v64), dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
         stack = np.stack(corners)
-        signal, scaled = self._times_signal(stack), self._times_scale(stack)
-        linear = np.einsum("aij,bij->ab", signal, stack)
-        grams = np.einsum("aij,blj->abil", scaled, stack, optimize=True)
-        # the plane is a polynomial in (u, v) with these monomials and symmetric coefficients
-        exponents = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2)]
-        pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-        parts = np.stack([grams[a, b] if a == b else grams[a, b] + grams[b, a] for a, b in pairs])
-        polynomial = np.zeros((5, 5))
-        for (a, b), (i, j) in zip(pairs, exponents, strict=True):
-            polynomial[i, j] -= linear[a, b] if a == b else 2.0 * linear[a, b]
-        polynomial[0, 0] += self.constant
+        second = -_plane.trace(self._times_signal(stack), stack)
+        second[0] += self.constant
+        grams = _plane.gram(self._times_scale(stack), stack)
         if isinstance(self.potential, Quartic):
-            products = self._q * np.einsum("pij,qij->pq", parts, parts)
-            for p, (i, j) in enumerate(exponents):
-                for q, (a, b) in enumerate(exponents):
-                    polynomial[i + a, j + b] += products[p, q]
-        surface = (
-            np.vander(u64, 5, increasing=True) @ polynomial @ np.vander(v64, 5, increasing=True).T
-        )
-        if not isinstance(self.potential, Quartic):
-            rows = np.stack([v64**j for _, j in exponents], axis=1)
-            for index, coordinate in enumerate(u64):
-                mixed = rows * np.array([coordinate**i for i, _ in exponents])
-                surface[index] += self._potential_value(np.tensordot(mixed, parts, axes=1))
+            fourth = self._q * np.einsum("pij,qij->pq", grams, grams)
+            return np.asarray(_plane.polynomial(second, fourth, u64, v64), dtype=dtype)
+        surface = _plane.polynomial(second, None, u64, v64)
+        for index, coordinate in enumerate(u64):
+            on_line = np.tensordot(_plane.monomials(coordinate, v64), grams, axes=1)
+            surface[index] += self._potential_value(on_line)
         return np.asarray(surface, dtype=dtype)
 
     # -- machinery ---------------------------------------------------------------------------------

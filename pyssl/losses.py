@@ -11,9 +11,11 @@ import numpy as np
 
 from pyssl import _checks, _contrastive, _redundancy
 from pyssl._pencil import Array, descending, rank_tolerance
+from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape
 from pyssl.loss import Floats, Loss, Sample
 from pyssl.moments import Moments
+from pyssl.population import BarlowTwinsLandscape, NormalizedBarlowTwinsLandscape
 from pyssl.potentials import InfoNCEPotential, Potential, Quartic
 from pyssl.spectral import ExactDeficit, ModeSplit, SpectralLandscape
 from pyssl.stationary import Modes
@@ -308,7 +310,8 @@ class BarlowTwins(Loss):
     normalize : bool
         Whether embeddings are standardised, the cross-correlation instead of the cross-covariance.
     epsilon : float
-        >= 0, added to the variances when standardising.
+        >= 0, added to the variances when standardising a batch; the population landscape leaves it
+        out.
 
     Raises
     ------
@@ -321,7 +324,8 @@ class BarlowTwins(Loss):
     -----
     Source: theory 3.4. ``normalize=False`` with redundancy 1 is spectral and exact:
     ||I - W A W'||^2, learned iff a_j > g/4. Where A, estimated from a sample, has negative
-    eigenvalues, their modes are never active; the landscape itself keeps them.
+    eigenvalues, their modes are never active; the landscape itself keeps them. With another
+    redundancy, or normalised, the landscape is exact in the moments but has no closed form.
 
     Examples
     --------
@@ -347,6 +351,56 @@ class BarlowTwins(Loss):
     def polynomial(self) -> bool:
         return not self.normalize
 
+    @property
+    def scale_free(self) -> bool:
+        return self.normalize and self.epsilon == 0.0
+
+    def duplicate_threshold(self, moments: Moments) -> float:
+        """Return the redundancy below which two units duplicate each other.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the views.
+
+        Returns
+        -------
+        float
+            (1 - rho_1)(rho_1 - rho_2)/(rho_1 (rho_1 + |rho_2|)): with k = 2, at the minimum both
+            units are the best aligned mode, rank 1, iff the redundancy is below it. inf where there
+            is no second mode, nan where no mode is aligned, rho_1 <= 0.
+
+        Raises
+        ------
+        TypeError
+            For anything but moments.
+        NotImplementedError
+            For ``normalize=False``, where the covariance of a unit is free.
+
+        Notes
+        -----
+        Source: theory 3.4, with |rho_2| where a sample's rho_2 may be negative: the direction in
+        which two duplicates part first then turns both to the same side.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.8, 0.2]))
+        >>> round(pyssl.BarlowTwins().duplicate_threshold(moments), 12)
+        0.15
+        """
+        _checks.instance("moments", moments, Moments, "pyssl.Moments")
+        if not self.normalize:
+            self._lacks("duplicate_threshold", "theory has it for normalised embeddings")
+        rho = moments.alignments
+        if rho[0] <= 0.0:
+            return math.nan
+        if moments.rank < 2:
+            return math.inf
+        # the two largest of those that the views have: beyond the rank stand zeros
+        first, second = np.sort(rho)[::-1][:2]
+        return float((1.0 - first) * (first - second) / (first * (first + abs(second))))
+
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _redundancy.BarlowTwins(z, z_plus, self.redundancy, self.normalize, self.epsilon)
 
@@ -354,9 +408,9 @@ class BarlowTwins(Loss):
         if self.normalize:
             if level == "effective":
                 self._lacks(level, "normalised, it has no expansion around the origin")
-            self._lacks(level, "the normalised form is not part of this version")
+            return NormalizedBarlowTwinsLandscape(self, m, k, g, bias)
         if self.redundancy != 1.0:
-            self._lacks(level, "a redundancy other than 1 is not part of this version")
+            return BarlowTwinsLandscape(self, m, k, g, bias)
         self._without_bias(level, bias)
         return _CrossCovarianceLandscape._of(
             2.0 * m.cross_covariance,
@@ -403,13 +457,17 @@ class VICReg(Loss):
 
     Notes
     -----
-    Source: theory 3.5.
+    Source: theory 3.5. The population landscape is exact in the moments and has no closed form, but
+    one of complete collapse: a direction escapes the origin iff var Sigma > 4 inv sqrt(eps) C along
+    it, without weight decay.
 
     Examples
     --------
-    >>> import pyssl
-    >>> pyssl.VICReg().invariance
-    25.0
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+    >>> land = pyssl.VICReg(epsilon=0.25).population(moments, embedding_dim=1)
+    >>> land.origin_spectrum
+    array([ 20., -20.])
     """
 
     key: ClassVar[str] = "vicreg"
@@ -441,7 +499,7 @@ class VICReg(Loss):
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if level == "effective":
             self._lacks(level, "the hinge has no fourth-order expansion; see SquaredVICReg")
-        self._lacks(level, "the hinge is not part of this version; see SquaredVICReg")
+        return VICRegLandscape(self, m, k, g, bias)
 
 
 @dataclass(frozen=True)
