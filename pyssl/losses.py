@@ -366,7 +366,7 @@ class BarlowTwins(Loss):
         Returns
         -------
         float
-            (1 - rho_1)(rho_1 - rho_2)/(rho_1 (rho_1 + |rho_2|)): with k = 2, at the minimum both
+            (1 - rho_1)(rho_1 - rho_2)/(rho_1 (rho_1 + rho_2)): with k = 2, at the minimum both
             units are the best aligned mode, rank 1, iff the redundancy is below it. inf where there
             is no second mode, nan where no mode is aligned, rho_1 <= 0.
 
@@ -379,8 +379,8 @@ class BarlowTwins(Loss):
 
         Notes
         -----
-        Source: theory 3.4, with |rho_2| where a sample's rho_2 may be negative: the direction in
-        which two duplicates part first then turns both to the same side.
+        Source: theory 3.4. A negative rho_2, which samples have, counts as 0: units that turn to
+        opposite sides of such a mode gain nothing, those that turn to the same side as much as 0.
 
         Examples
         --------
@@ -397,9 +397,8 @@ class BarlowTwins(Loss):
             return math.nan
         if moments.rank < 2:
             return math.inf
-        # the two largest of those that the views have: beyond the rank stand zeros
-        first, second = np.sort(rho)[::-1][:2]
-        return float((1.0 - first) * (first - second) / (first * (first + abs(second))))
+        first, second = float(rho[0]), max(float(rho[1]), 0.0)
+        return (1.0 - first) * (first - second) / (first * (first + second))
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _redundancy.BarlowTwins(z, z_plus, self.redundancy, self.normalize, self.epsilon)
