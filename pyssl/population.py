@@ -60,7 +60,7 @@ class PopulationLandscape(NumericalLandscape):
 
     def _matrix(self, w: Floats) -> Floats:
         """Return W without the bias, contiguous."""
-        return np.ascontiguousarray(self._decaying(w))
+        return np.ascontiguousarray(w[..., : self.moments.dim])
 
     def _full(self, matrix: Floats) -> Floats:
         """Return a gradient by W, with the bias column: 0."""

@@ -120,6 +120,9 @@ LIMITS = [
     (pyssl.InfoNCE(1.0, partition="joint"), True),
     (pyssl.SpectralContrastive(), False),
     (pyssl.BarlowTwins(redundancy=1.0, normalize=False), False),
+    (pyssl.BarlowTwins(redundancy=0.3, normalize=False), False),
+    (pyssl.BarlowTwins(redundancy=0.3), False),
+    (pyssl.VICReg(1.0, 2.0, 3.0), False),
     (pyssl.SquaredVICReg(2.0), False),
 ]
 

@@ -378,10 +378,10 @@ def test_a_row_without_variance_is_singular() -> None:
             lambda W=W: land.hvp(W, W),
             lambda W=W: land.plane(W, W, 0 * W, [0.0], [0.0]),
         ):
-            with pytest.raises(ValueError, match="must have variance in every row.* in row 1"):
+            with pytest.raises(ValueError, match=r"must have variance in every row.* in row 1"):
                 call()
     W = rng.standard_normal(land.shape)
-    with pytest.raises(ValueError, match="W0 .* at u = -1 must have variance in every row"):
+    with pytest.raises(ValueError, match=r"W0 .* at u = -1 must have variance in every row"):
         land.plane(W, W, W[::-1], [0.0, -1.0], [0.0, 0.5])
     # however small, variance that is there is no rounding
     small = 1e-100 * W

@@ -523,7 +523,7 @@ def test_json_round_trip():
 def test_prints_as_tables():
     found = report.compare(moments(), losses=["infonce", "vicreg"])
     assert str(found.reports["infonce"]) in str(found)
-    assert "vicreg: left out: the hinge is not part of this version" in str(found)
+    assert "vicreg: left out: its landscape is not spectral" in str(found)
     assert found.summary().splitlines()[0].startswith("InfoNCE  no collapse: 5 of 5")
 
 
