@@ -386,3 +386,17 @@ def test_a_row_without_variance_is_singular() -> None:
     # however small, variance that is there is no rounding
     small = 1e-100 * W
     np.testing.assert_allclose(land.value(small), land.value(W), rtol=1e-12)
+
+
+@every_loss
+def test_zero_moments(loss: pyssl.Loss) -> None:
+    m = pyssl.Moments(np.zeros((3, 3)), np.zeros((3, 3)))
+    land = loss.population(m, 2, weight_decay=0.5)
+    np.testing.assert_array_equal(land.critical_weight_decay, 0.0)
+    W = seeded(17).standard_normal(land.shape)
+    if loss in NORMALIZED:
+        with pytest.raises(ValueError, match="W must have variance in every row"):
+            land.value(W)
+        return
+    np.testing.assert_array_equal(land.origin_spectrum, 0.0)
+    np.testing.assert_allclose(land.gradient(W), 0.5 * W, rtol=1e-14)
