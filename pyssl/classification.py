@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._checks import ThresholdWarning
+from pyssl._numerical_classification import classify_numerically
 from pyssl._pencil import Array, descending, diagonalise, quadratic_forms, readonly
 from pyssl.collapse import Cause, Collapse, CollapseReport, ModeTable
 from pyssl.landscape import Landscape
@@ -20,13 +21,22 @@ from pyssl.stationary import Minimum
 __all__ = ["classify"]
 
 
-def classify(landscape: Landscape) -> CollapseReport:
+def classify(
+    landscape: Landscape,
+    *,
+    restarts: int = 1,
+    rng: np.random.Generator | int | None = None,
+) -> CollapseReport:
     """Say which modes a landscape's minimum learns, which it loses, and why.
 
     Parameters
     ----------
     landscape : Landscape
         Of any loss, or a `SpectralLandscape` of one's own.
+    restarts : int, optional
+        Starts of a numerical minimisation, of which the lowest end counts.
+    rng : numpy.random.Generator or int, optional
+        Where they start; 0 by default, so that the same landscape gives the same report.
 
     Returns
     -------
@@ -37,19 +47,28 @@ def classify(landscape: Landscape) -> CollapseReport:
     TypeError
         For anything but a landscape.
     NotImplementedError
-        For a landscape without closed form.
+        For a landscape of one's own that neither is spectral nor has `moments`.
+    ValueError
+        For `restarts` below 1.
 
     Warns
     -----
     ThresholdWarning
         Where an eigenvalue of B lies within rounding, d eps (||B at g = 0|| + g/2), of the
-        threshold 0 and the rank depends on it.
+        threshold 0 and the rank depends on it; without closed form, where an eigenvalue of
+        W Sigma W' lies within a factor 10 of the tolerance.
 
     Notes
     -----
     Source: theory 5. Causes go by counting, not by following eigenvectors, which turn with the
     weight decay: in descending order mode j has NO_VARIATION if j > rank Sigma, falls to
     AUGMENTATION if j > n_+(B at g = 0), to DECAY if j > n_+(B), to CAPACITY if j > k.
+
+    Without closed form the landscape is minimised, and the rank is that of W Sigma W': eigenvalues
+    above 1e-6 of the largest (or of `Loss.embedding_unit`, where even that is smaller) count. Each
+    count then is the rank of a minimum: with room for every mode, and without weight decay. Modes
+    are those of the alignments; what moves them is nan. Under normalisation what is lost without
+    want of room is lost to COMPETITION.
 
     Examples
     --------
@@ -60,12 +79,11 @@ def classify(landscape: Landscape) -> CollapseReport:
     (<Collapse.DIMENSIONAL: 'dimensional'>, 2, array([1.8, 1. , 0.2]))
     """
     _checks.instance("landscape", landscape, Landscape, "a landscape")
-    if not isinstance(landscape, SpectralLandscape):
-        raise NotImplementedError(
-            f"classify: {type(landscape).__name__} has no closed form, and numerical minimisation"
-            " is not part of this version"
-        )
-    return _classify_spectral(landscape)
+    count = _checks.integer("restarts", restarts, minimum=1)
+    if isinstance(landscape, SpectralLandscape):
+        return _classify_spectral(landscape)
+    generator = _checks.generator("rng", 0 if rng is None else rng)
+    return classify_numerically(landscape, count, generator)
 
 
 def _classify_spectral(land: SpectralLandscape) -> CollapseReport:

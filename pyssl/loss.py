@@ -63,6 +63,81 @@ class Loss(ABC):
         """Whether the loss does not change when all embeddings are multiplied by a number."""
         return False
 
+    @property
+    def embedding_unit(self) -> float:
+        """The variance of embeddings at which the loss bends: learned modes are of its order."""
+        return 1.0
+
+    @property
+    def needs_gaussian_views(self) -> bool:
+        """Whether the population landscape is exact for Gaussian views only."""
+        return False
+
+    def log_candidates(self, n: int) -> float:
+        """Return what a batch of n pairs adds to the loss beyond `population`: a logarithm.
+
+        Parameters
+        ----------
+        n : int
+            Pairs in the batch.
+
+        Returns
+        -------
+        float
+            The log of the number of terms in a softmax, whose mean theory has; 0 without one.
+
+        Examples
+        --------
+        >>> import pyssl
+        >>> round(pyssl.InfoNCE().log_candidates(100), 3)
+        4.605
+        """
+        return 0.0
+
+    def sharpest(
+        self, moments: Moments, embedding_dim: int, weight_decay: float = 0.0
+    ) -> tuple[str, Landscape]:
+        """Return the landscape in the moments that comes nearest to training, and its level.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the views.
+        embedding_dim : int
+            k >= 1.
+        weight_decay : float, optional
+            g >= 0.
+
+        Returns
+        -------
+        str
+            ``"population"``, or ``"effective"`` where there is no population form.
+        Landscape
+
+        Raises
+        ------
+        ValueError
+            For a wrong value.
+        TypeError
+            For an argument of the wrong kind.
+        NotImplementedError
+            Where the loss has neither, with the reasons.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+        >>> pyssl.SpectralContrastive().sharpest(moments, embedding_dim=2)[0]
+        'population'
+        """
+        try:
+            return "population", self.population(moments, embedding_dim, weight_decay)
+        except NotImplementedError as first:
+            try:
+                return "effective", self.effective(moments, embedding_dim, weight_decay)
+            except NotImplementedError as second:
+                raise NotImplementedError(f"{first}; {second}") from None
+
     def effective(
         self,
         moments: Moments,

@@ -95,6 +95,17 @@ class InfoNCE(Loss):
     def scale_free(self) -> bool:
         return self.normalize
 
+    @property
+    def embedding_unit(self) -> float:
+        return self.temperature
+
+    @property
+    def needs_gaussian_views(self) -> bool:
+        return True
+
+    def log_candidates(self, n: int) -> float:
+        return math.log(n)
+
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _contrastive.infonce(
             z,
@@ -192,6 +203,13 @@ class NTXent(Loss):
     @property
     def scale_free(self) -> bool:
         return True
+
+    @property
+    def needs_gaussian_views(self) -> bool:
+        return True
+
+    def log_candidates(self, n: int) -> float:
+        return math.log(2 * n - 1)
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _contrastive.ntxent(z, z_plus, temperature=self.temperature)

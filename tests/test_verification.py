@@ -1,0 +1,130 @@
+"""Theory beside training: they agree where theory holds, and say so where it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pyssl
+from pyssl.testing import gaussian_views, random_moments
+
+EXACT = [
+    pyssl.SpectralContrastive(),
+    pyssl.BarlowTwins(redundancy=1.0, normalize=False),
+    pyssl.SquaredVICReg(1.5),
+]
+GAUSSIAN = [
+    pyssl.InfoNCE(0.7),
+    pyssl.InfoNCE(0.7, "dot"),
+    pyssl.InfoNCE(0.7, partition="joint"),
+]
+
+
+def evenly(d: int, strongest: float = 0.9) -> pyssl.Moments:
+    return pyssl.Moments(np.eye(d), np.diag(np.linspace(strongest, 0.1, d)))
+
+
+def sample(n: int = 2000, d: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    return gaussian_views(evenly(d), n, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("loss", EXACT, ids=repr)
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_polynomial_losses_end_where_theory_says(loss, decay):
+    # with the sample's moments theory is the loss, up to n - 1 for n and the antisymmetric part
+    check = pyssl.verify(loss, *sample(), embedding_dim=3, weight_decay=decay)
+    assert check.converged
+    assert check.theory_rank == check.trained_rank
+    assert check.spectrum_error < 0.02
+    assert check.subspace_angle < 0.02
+    assert abs(check.theory_value - check.trained_value) < 0.01 * abs(check.theory_value)
+
+
+@pytest.mark.parametrize("loss", GAUSSIAN, ids=repr)
+def test_gaussian_views_agree_within_noise(loss):
+    check = pyssl.verify(loss, *sample(), embedding_dim=3, weight_decay=0.9)
+    assert (check.theory_rank, check.trained_rank) == (3, 3) or check.theory_rank == 2
+    assert check.theory_rank == check.trained_rank
+    assert check.agrees, str(check)
+
+
+def test_views_that_are_not_gaussian_are_named():
+    rng = np.random.default_rng(1)
+    clean = rng.standard_t(5.0, (3000, 3))
+    x, x_plus = clean + 0.5 * rng.standard_normal((2, 3000, 3))
+    check = pyssl.verify(pyssl.InfoNCE(0.5), x, x_plus, embedding_dim=2)
+    assert not check.agrees
+    assert any("Gaussian" in reason for reason in check.reasons)
+    quiet = pyssl.verify(pyssl.InfoNCE(0.5), *sample(), embedding_dim=2)
+    assert not any("Gaussian" in reason for reason in quiet.reasons)
+
+
+def test_noise_is_that_of_other_samples():
+    checks = [
+        pyssl.verify(pyssl.InfoNCE(0.7), *sample(500, 2, seed), embedding_dim=2)
+        for seed in range(20)
+    ]
+    gaps = np.array([check.trained_spectrum - check.theory_spectrum for check in checks])
+    claimed = np.sqrt(np.mean([check.noise**2 for check in checks], axis=0))
+    ratio = claimed / gaps.std(axis=0)
+    assert ((ratio > 0.5) & (ratio < 3.0)).all(), ratio
+
+
+def test_complete_collapse_is_seen_on_both_sides():
+    check = pyssl.verify(pyssl.InfoNCE(), *sample(400), embedding_dim=2, weight_decay=3.0)
+    assert (check.theory_rank, check.trained_rank) == (0, 0)
+    assert check.agrees
+    assert np.isnan(check.subspace_angle)
+    assert "rank 0 and 0" in str(check)
+
+
+def test_theory_without_minimiser_is_refused():
+    x = np.random.default_rng(0).standard_normal((50, 2))
+    with pytest.raises(ValueError, match=r"no minimiser on these views.*weight_decay"):
+        pyssl.verify(pyssl.InfoNCE(), x, x, embedding_dim=1)
+
+
+def test_same_seed_same_result():
+    first, second = (
+        pyssl.verify(pyssl.VICReg(), *sample(200, 3), embedding_dim=2, rng=5) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.trained_spectrum, second.trained_spectrum)
+
+
+def test_offsets_and_float32_make_no_difference():
+    x, x_plus = sample(300, 3)
+    plain = pyssl.verify(pyssl.InfoNCE(), x, x_plus, embedding_dim=2)
+    moved = pyssl.verify(pyssl.InfoNCE(), x + 100.0, x_plus + 100.0, embedding_dim=2)
+    single = pyssl.verify(
+        pyssl.InfoNCE(), x.astype(np.float32), x_plus.astype(np.float32), embedding_dim=2
+    )
+    for other, tolerance in ((moved, 1e-6), (single, 1e-4)):
+        np.testing.assert_allclose(other.trained_spectrum, plain.trained_spectrum, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"loss": "infonce"}, TypeError, "loss"),
+        ({"x": np.zeros((3, 2)), "x_plus": np.zeros((3, 2))}, ValueError, "at least 4 rows"),
+        ({"embedding_dim": 0}, ValueError, "embedding_dim"),
+        ({"weight_decay": -1.0}, ValueError, "weight_decay"),
+        ({"restarts": 0}, ValueError, "restarts"),
+        ({"rng": "seed"}, TypeError, "rng"),
+    ],
+)
+def test_errors_name_the_argument(change, error, match):
+    x, x_plus = sample(20, 2)
+    arguments = {"loss": pyssl.InfoNCE(), "x": x, "x_plus": x_plus, "embedding_dim": 1}
+    with pytest.raises(error, match=match):
+        pyssl.verify(**(arguments | change))
+
+
+def test_random_moments_agree():
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        moments = random_moments(4, rng)
+        views = gaussian_views(moments.centered(), 2000, rng)
+        check = pyssl.verify(pyssl.SpectralContrastive(), *views, embedding_dim=2)
+        assert check.theory_rank == check.trained_rank == 2
+        assert check.spectrum_error < 0.02
