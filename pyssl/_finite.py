@@ -264,6 +264,8 @@ def finite_negatives(
 def _solve(land: FiniteNegatives) -> Solution | None:
     """Return the global minimum where the terms have common modes, or None."""
     m, terms, k, g = land.moments, land._terms, land.embedding_dim, land.weight_decay
+    if terms.dot and m.mean.any() and not land.bias:
+        return None  # the mean is a term of its own (theory 4)
     common = _common_modes(m, g)
     if common is None:
         return None

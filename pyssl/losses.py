@@ -48,7 +48,8 @@ class InfoNCE(Loss):
         Whether the log-mean over negatives is taken inside the expectation over anchors (InfoNCE
         as it is trained), or over anchors and negatives together (uniformity; the paper's).
     negatives : float
-        Negatives beside the positive, infinite or an integer >= 1. A batch of n has n - 1.
+        K, the negatives beside the positive: infinite, or an integer >= 1 for `effective`. On
+        batches (`value` and its derivatives, `empirical`) it is not used: n pairs have n - 1.
     normalize : bool
         Whether embeddings are scaled to unit length first (cosine similarity).
     symmetric : bool
@@ -63,8 +64,15 @@ class InfoNCE(Loss):
 
     Notes
     -----
-    Source: theory 3.1. With infinite negatives the landscape is spectral: S = Sigma,
-    B = A/tau - (g/2) I. Everything collapses iff the largest eigenvalue of A is at most g tau/2.
+    Source: theory 3.1 and 4. With infinite negatives the landscape is spectral: S = Sigma,
+    B = A/tau - (g/2) I. Everything collapses iff the largest eigenvalue of A is at most g tau/2,
+    and at most g tau (K + 1)/(2K) with K negatives.
+
+    The dot similarity sees the mean of the views: without a bias it is a penalty, and the landscape
+    not spectral; with one, b = -W mu removes it.
+
+    ``effective`` with finite negatives is a quartic. Where its terms have common modes (without
+    weight decay, or where Sigma and A commute) it has a closed form, ``minimum()``.
 
     Examples
     --------
