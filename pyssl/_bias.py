@@ -16,12 +16,12 @@ from pyssl._pencil import Array, Metric, readonly
 from pyssl.landscape import Landscape
 from pyssl.loss import Loss
 from pyssl.moments import Moments
-from pyssl.numerical import NumericalLandscape
+from pyssl.population import PopulationLandscape
 from pyssl.potentials import Quartic
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Modes
 
-__all__ = ["BiasedLandscape", "MeanPenalty", "PenalisedMean", "first_critical", "with_mean"]
+__all__ = ["BiasedLandscape", "MeanPenalty", "PenalisedMean", "with_mean"]
 
 Floats = npt.NDArray[Any]
 
@@ -220,36 +220,22 @@ class DotLandscape(BiasedLandscape):
         return np.asarray(surface, dtype=dtype)
 
 
-class PenalisedMean(NumericalLandscape):
+class PenalisedMean(PopulationLandscape):
     """InfoNCE with the dot similarity and no bias: the mean of the views is a penalty.
 
     The landscape of the centred views plus what `MeanPenalty` says: not spectral, but its origin
-    is theirs, and the penalty being nowhere negative, so is its condition of complete collapse.
-
-    Attributes
-    ----------
-    loss : Loss
-    moments : Moments
-    origin_spectrum : (d,) ndarray
-        Eigenvalues of B0, descending: the Hessian at the origin is -2 I_k (x) (B0 - (g/2) I).
-    critical_weight_decay : (d,) ndarray
-        The weight decay from which on everything collapses; nan for the later modes.
+    is theirs, and the penalty being nowhere negative, so is its condition of complete collapse:
+    of `critical_weight_decay` the first entry is known.
     """
 
     def __init__(
         self, loss: Loss, moments: Moments, inner: SpectralLandscape, penalty: MeanPenalty, g: float
     ) -> None:
-        super().__init__(inner.shape, g, bias=False)
-        self.loss = loss
-        self.moments = moments
+        super().__init__(loss, moments, inner.embedding_dim, g, bias=False)
         self.origin_spectrum = inner._signal_spectrum
+        self.critical_weight_decay = self._first_critical(inner._signal_spectrum)
         self._inner = inner  # without weight decay, which is the base's
         self._penalty = penalty
-
-    @cached_property
-    def critical_weight_decay(self) -> Array:
-        """(d,): the first entry, and nan where only minimisation knows."""
-        return first_critical(self.origin_spectrum, self._inner._rank_tolerance)
 
     def _value(self, w: Floats) -> float:
         return float(self._inner.value(w) + self._penalty.value(w))
@@ -267,12 +253,6 @@ class PenalisedMean(NumericalLandscape):
         stack = np.stack([W0, D1, D2])
         decay = _plane.polynomial(0.5 * self.weight_decay * _plane.trace(stack, stack), None, u, v)
         return self._inner.plane(W0, D1, D2, u, v) + self._penalty.plane(stack, u, v) + decay
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.loss!r}, shape={self.shape},"
-            f" weight_decay={self.weight_decay:g})"
-        )
 
 
 def with_mean(
@@ -301,19 +281,6 @@ def with_mean(
     if bias:
         return DotLandscape.with_penalty(inner, penalty)
     return PenalisedMean(loss, m, inner, penalty, g)
-
-
-def first_critical(spectrum: Array, tolerance: float) -> Array:
-    """Return the critical weight decays (d,) of a landscape of which only the origin is known.
-
-    The first is twice the largest eigenvalue of B at g = 0, the others are nan; all are 0 where
-    everything collapses without decay.
-    """
-    critical = np.full(len(spectrum), np.nan)
-    critical[0] = 2.0 * spectrum[0]
-    if spectrum[0] <= tolerance:
-        critical[:] = 0.0
-    return readonly(critical)
 
 
 def _bordered(matrix: Array) -> Array:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pyssl import _plane
-from pyssl._bias import first_critical
 from pyssl._pencil import Array, descending, diagonalise, rank_tolerance, readonly
 from pyssl._products import product, product_transposed
 from pyssl.loss import Loss
 from pyssl.moments import Moments
-from pyssl.numerical import NumericalLandscape
+from pyssl.population import PopulationLandscape
 from pyssl.stationary import Minimum
 
 __all__ = ["FiniteNegatives", "SolvedFiniteNegatives", "finite_negatives"]
@@ -28,7 +26,7 @@ Floats = npt.NDArray[Any]
 _MIXTURES = (0.7548776662466927, -0.5698402909980532, 0.3247179572447461)
 
 
-class FiniteNegatives(NumericalLandscape):
+class FiniteNegatives(PopulationLandscape):
     """L(W) = -(K/n) Tr[M A]/tau + Q(W) + (g/2)||W||^2 with K negatives, n = K + 1: a quartic.
 
     With q(N) = Tr[M N M N], M = W'W, and P_m = P + m m', m = W mu (+ b):
@@ -37,24 +35,20 @@ class FiniteNegatives(NumericalLandscape):
         sqeuclidean  Q = K/(2 n^2 tau^2) [(3K + 1)/2 q(Sigma) + q(C) + (Tr M A)^2]
 
     Exact to fourth order for Gaussian views of any mean. Q >= 0, so that the origin alone decides
-    on complete collapse. `SolvedFiniteNegatives` has a closed form too.
+    on complete collapse: of `critical_weight_decay` the first entry is known. A bias is flat
+    but for the dot similarity. `SolvedFiniteNegatives` has a closed form too.
 
-    Attributes
-    ----------
-    loss : Loss
-    moments : Moments
-    origin_spectrum : (d,) ndarray
-        Eigenvalues of B0, descending: the Hessian at the origin is -2 I_k (x) (B0 - (g/2) I), and
-        0 along a bias.
-    critical_weight_decay : (d,) ndarray
-        The weight decay from which on everything collapses; nan for the later modes.
+    Notes
+    -----
+    Source: theory 3.1; the terms with a mean, too, are exact.
     """
 
     def __init__(self, loss: Loss, terms: Terms, m: Moments, k: int, g: float, bias: bool) -> None:
-        super().__init__((k, m.dim + int(bias)), g, bias)
-        self.loss = loss
-        self.moments = m
+        super().__init__(loss, m, k, g, bias)
         self._terms = terms
+        self._spectrum = readonly(terms.signal * descending(m.cross_covariance))
+        self.origin_spectrum = self._spectrum
+        self.critical_weight_decay = self._first_critical(self._spectrum)
         border = (0, int(bias))
         mean = np.append(m.mean, np.ones(int(bias)))
         self._pull = np.pad(m.cross_covariance, border)
@@ -72,19 +66,9 @@ class FiniteNegatives(NumericalLandscape):
             ]
         )
 
-    @cached_property
-    def origin_spectrum(self) -> Array:
-        """(d,) eigenvalues of B at g = 0, descending."""
-        return readonly(self._terms.signal * descending(self.moments.cross_covariance))
-
-    @cached_property
-    def critical_weight_decay(self) -> Array:
-        """(d,): the first entry, and nan where only minimisation knows."""
-        return first_critical(self.origin_spectrum, self._zero(0.0))
-
     def _zero(self, g: float) -> float:
         """Return what counts as zero among the eigenvalues of B (theory 2.2)."""
-        norm = float(np.abs(self.origin_spectrum).max())
+        norm = float(np.abs(self._spectrum).max())
         return rank_tolerance(self.moments.dim, self.moments._eps, norm + 0.5 * g)
 
     # -- evaluation --------------------------------------------------------------------------------
@@ -135,12 +119,6 @@ class FiniteNegatives(NumericalLandscape):
             grams = (_plane.gram(stack @ matrix, stack) for matrix in (first, other))
             fourth += c * np.einsum("pij,qij->pq", *grams)
         return _plane.polynomial(second - self._terms.signal * traces, fourth, u, v)
-
-    def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.loss!r}, shape={self.shape},"
-            f" weight_decay={self.weight_decay:g}, bias={self.bias})"
-        )
 
 
 class SolvedFiniteNegatives(FiniteNegatives):
@@ -281,7 +259,7 @@ def _solve(land: FiniteNegatives) -> Solution | None:
     weight = terms.covariance + terms.square * other**2
     # which modes are worth learning at all: by the inertia of B, not by what may be divided by a
     # tiny variance
-    count = int(np.count_nonzero(land.origin_spectrum - 0.5 * g > land._zero(g)))
+    count = int(np.count_nonzero(land._spectrum - 0.5 * g > land._zero(g)))
     worth = np.sort(np.argsort(-drive * variance, kind="stable")[:count])
     worth = worth[rho[worth] > 0.0]
     degenerate = False
