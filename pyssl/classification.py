@@ -99,8 +99,8 @@ def _classify_spectral(land: SpectralLandscape) -> CollapseReport:
     # counting (theory 5)
     variation = inside if split is None else split.rank
     undecayed, decayed = land._count_positive(0.0), land._count_positive(land.weight_decay)
-    number = np.arange(1, land.dim + 1)
-    causes = np.array([Cause.CAPACITY] * land.dim, dtype=object)  # np.full would make it a str
+    number = np.arange(1, len(land.eigenvalues) + 1)
+    causes = np.array([Cause.CAPACITY] * len(number), dtype=object)  # np.full would make it a str
     causes[number > decayed] = Cause.DECAY
     causes[number > undecayed] = Cause.AUGMENTATION
     causes[number > variation] = Cause.NO_VARIATION
@@ -202,7 +202,7 @@ def _within_noise(land: SpectralLandscape) -> int:
         margins = land.eigenvalues[land._modes.signature > 0.0]
     else:  # in units of alignment the threshold is that of the pencil (B, Sigma)
         margins, _ = diagonalise(land.B, split.noise_metric.whitener)
-    noise = math.sqrt(2.0 * land.dim / split.n_samples)
+    noise = math.sqrt(2.0 * len(land.eigenvalues) / split.n_samples)
     return int(np.count_nonzero(np.abs(margins) < split.sensitivity * noise))
 
 
@@ -225,10 +225,10 @@ def _notes(land: SpectralLandscape, minimum: Minimum, within_noise: int) -> tupl
     if split is not None and split.n_samples is not None:
         notes.append(
             f"moments from {split.n_samples} pairs: alignments carry noise of up to"
-            f" sqrt(2d/n) = {math.sqrt(2.0 * land.dim / split.n_samples):.2g};"
+            f" sqrt(2d/n) = {math.sqrt(2.0 * len(land.eigenvalues) / split.n_samples):.2g};"
             f" {within_noise} mode(s) lie within it of their threshold"
         )
-        if split.n_samples <= land.dim:
+        if split.n_samples <= len(land.eigenvalues):
             notes.append(
                 "no more pairs than dimensions: views that share nothing would look as aligned"
             )

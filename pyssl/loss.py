@@ -472,9 +472,5 @@ class Loss(ABC):
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         """Make the landscape from validated arguments."""
 
-    def _without_bias(self, level: str, bias: bool) -> None:
-        if bias:
-            self._lacks(level, "of the losses, only SpectralContrastive has a bias in this version")
-
     def _lacks(self, level: str, reason: str) -> NoReturn:
         raise NotImplementedError(f"{type(self).__name__}.{level}: {reason}")

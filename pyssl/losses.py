@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pyssl import _checks, _contrastive, _redundancy
+from pyssl._bias import BiasedLandscape, with_mean
+from pyssl._finite import Terms, finite_negatives
 from pyssl._pencil import Array, descending, rank_tolerance
 from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape
@@ -46,7 +48,8 @@ class InfoNCE(Loss):
         Whether the log-mean over negatives is taken inside the expectation over anchors (InfoNCE
         as it is trained), or over anchors and negatives together (uniformity; the paper's).
     negatives : float
-        Negatives beside the positive, infinite or an integer >= 1. A batch of n has n - 1.
+        K, the negatives beside the positive: infinite, or an integer >= 1 for `effective`. On
+        batches (`value` and its derivatives, `empirical`) it is not used: n pairs have n - 1.
     normalize : bool
         Whether embeddings are scaled to unit length first (cosine similarity).
     symmetric : bool
@@ -61,8 +64,15 @@ class InfoNCE(Loss):
 
     Notes
     -----
-    Source: theory 3.1. With infinite negatives the landscape is spectral: S = Sigma,
-    B = A/tau - (g/2) I. Everything collapses iff the largest eigenvalue of A is at most g tau/2.
+    Source: theory 3.1 and 4. With infinite negatives the landscape is spectral: S = Sigma,
+    B = A/tau - (g/2) I. Everything collapses iff the largest eigenvalue of A is at most g tau/2,
+    and at most g tau (K + 1)/(2K) with K negatives.
+
+    The dot similarity sees the mean of the views: without a bias it is a penalty, and the landscape
+    not spectral; with one, b = -W mu removes it.
+
+    ``effective`` with finite negatives is a quartic. Where its terms have common modes (without
+    weight decay, or where Sigma and A commute) it has a closed form, ``minimum()``.
 
     Examples
     --------
@@ -121,14 +131,35 @@ class InfoNCE(Loss):
         if self.normalize:
             self._lacks(level, "normalised embeddings have no landscape in the moments alone")
         if not math.isinf(self.negatives):
-            self._lacks(level, "finite negatives are not part of this version")
-        self._without_bias(level, bias)
-        if self.similarity == "dot" and m.mean.any():
-            self._lacks(
-                level,
-                "with the dot similarity the mean of the views is a penalty that is not spectral"
-                " (theory 4); centre the views, or pass moments.centered()",
+            if level == "population":
+                self._lacks(
+                    level,
+                    "the expectation of a log of finitely many terms has no closed form; effective"
+                    " has it to fourth order, empirical on a batch",
+                )
+            if self.partition == "joint":
+                self._lacks(
+                    level,
+                    "the joint partition takes the mean over anchors inside the logarithm, where"
+                    " finite negatives are those of a finite batch: see empirical",
+                )
+            terms = Terms.of(self.negatives, self.temperature, self.similarity)
+            return finite_negatives(self, terms, m, k, g, bias)
+        if self.similarity == "dot":
+            return with_mean(
+                self,
+                m,
+                g,
+                bias,
+                lambda decay: self._spectral(level, m, k, decay),
+                self.temperature,
+                self.partition,
             )
+        land = self._spectral(level, m, k, g)
+        return BiasedLandscape.around(land) if bias else land
+
+    def _spectral(self, level: str, m: Moments, k: int, g: float) -> SpectralLandscape:
+        """Return the landscape of the centred views with infinite negatives."""
         tau = self.temperature
         potential: Potential = InfoNCEPotential(tau, self.similarity, self.partition)
         q = 0.5 * float(potential.curvature(np.zeros(())))
@@ -428,8 +459,7 @@ class BarlowTwins(Loss):
             return NormalizedBarlowTwinsLandscape(self, m, k, g, bias)
         if self.redundancy != 1.0:
             return BarlowTwinsLandscape(self, m, k, g, bias)
-        self._without_bias(level, bias)
-        return _CrossCovarianceLandscape._of(
+        land = _CrossCovarianceLandscape._of(
             2.0 * m.cross_covariance,
             m.cross_covariance,
             Quartic(1.0),
@@ -450,6 +480,7 @@ class BarlowTwins(Loss):
                 n_samples=m.n_samples,
             ),
         )
+        return BiasedLandscape.around(land) if bias else land
 
 
 @dataclass(frozen=True)
@@ -564,9 +595,8 @@ class SquaredVICReg(Loss):
         return _redundancy.SquaredVICReg(z, z_plus, self.invariance)
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
-        self._without_bias(level, bias)
         c = m.augmentation_covariance
-        return SpectralLandscape._of(
+        land = SpectralLandscape._of(
             2.0 * (m.cross_covariance + (1.0 - self.invariance) * c),
             m.covariance,
             Quartic(1.0),
@@ -587,6 +617,7 @@ class SquaredVICReg(Loss):
                 n_samples=m.n_samples,
             ),
         )
+        return BiasedLandscape.around(land) if bias else land
 
 
 # Every loss by name: tests, benchmarks and the command line go through it.

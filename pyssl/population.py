@@ -26,7 +26,7 @@ Floats = npt.NDArray[Any]
 class PopulationLandscape(NumericalLandscape):
     """A landscape that is a function of the moments of the views and of W alone.
 
-    A bias changes none of those here: its column is flat (theory 4).
+    A bias changes none of those in this module: its column is flat (theory 4).
 
     Parameters
     ----------
@@ -67,6 +67,10 @@ class PopulationLandscape(NumericalLandscape):
         if not self.bias:
             return matrix
         return np.concatenate([matrix, np.zeros((len(matrix), 1))], axis=1)
+
+    def _first_critical(self, spectrum: Array) -> Array:
+        """Return critical decays of which the first is known; all, where no decay is needed."""
+        return self._critical(spectrum, 1 if spectrum[0] > 0.0 else len(spectrum))
 
     def _critical(self, spectrum: Array, known: int) -> Array:
         """Return critical decays of which the first `known` follow from B's spectrum."""

@@ -328,7 +328,10 @@ class SpectralLandscape(SpectralEvaluation):
 
     @property
     def vectors(self) -> Array:
-        """The modes v_j as columns (d, d), v'Sv = 1; of unit length on the null space of S."""
+        """The modes v_j as columns (d, d), v'Sv = 1; of unit length on the null space of S.
+
+        With a bias (d + 1, d), the last row what it is where the mode is active.
+        """
         return self._modes.vectors
 
     @property
@@ -490,7 +493,7 @@ class SpectralLandscape(SpectralEvaluation):
         return np.divide(
             quadratic_forms(vectors, self._split.cross_covariance),
             variation,
-            out=np.zeros(self.dim),
+            out=np.zeros(len(variation)),
             where=variation > floor,
         )
 

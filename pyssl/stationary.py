@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,6 +38,10 @@ class Modes:
     learnable : the first so many modes have lambda > 0.
     unattained, beyond : the first so many modes have lambda >= r'(inf), and > r'(inf).
     bounded : whether the landscape is bounded below on the null space of S.
+    bias_curvature : h, where W has a bias that is no part of the pencil: along the mean m of the
+        embeddings the Hessian at a stationary point is 2 h(n) in active modes, 0 in free rows.
+
+    With such a bias, vectors and covectors are (d + 1, d).
     """
 
     eigenvalues: Array
@@ -51,6 +55,7 @@ class Modes:
     unattained: int
     beyond: int
     bounded: bool
+    bias_curvature: Callable[[Array], Array] | None = None
 
     @classmethod
     def assemble(
@@ -198,7 +203,7 @@ class Minimum:
         if attained:
             weights = modes.weights(tuple(range(rank)), amplitudes, k)
         else:
-            weights = np.full((k, len(amplitudes)), np.nan)
+            weights = np.full((k, len(modes.vectors)), np.nan)
         tied = any(k - 1 in group and k in group for group in modes.ties())
         return cls(
             weights=readonly(weights),
@@ -296,12 +301,14 @@ class StationaryPoint:
     def hessian_spectrum(self) -> Array:
         """Return the eigenvalues of the Hessian in V-coordinates, V = W S^(1/2).
 
-        In W-coordinates the inertia is the same, the values are not (unless S = I).
+        In W-coordinates the inertia is the same, the values are not (unless S = I). A bias enters
+        by the mean of the embeddings, m = W mu + b.
 
         Returns
         -------
         (k*d,) ndarray
-            Ascending. Directions in the null space of S are measured at unit length.
+            Ascending; (k*(d + 1),) with a bias, which is k zeros where the loss does not see it.
+            Directions in the null space of S are measured at unit length.
 
         Notes
         -----
@@ -328,6 +335,8 @@ class StationaryPoint:
             2.0 * quotient * (n[one] + n[other]),
             4.0 * n * self._potential.curvature(n),
         ]
+        if modes.bias_curvature is not None:
+            parts += [2.0 * modes.bias_curvature(n), np.zeros(k - r)]
         return np.sort(np.concatenate(parts))
 
     def __repr__(self) -> str:

@@ -53,13 +53,24 @@ EMPIRICAL = pyssl.SpectralContrastive().empirical(X, X_PLUS, embedding_dim=2)
 BARLOW = pyssl.BarlowTwins(0.25, normalize=False).population(MOMENTS, embedding_dim=2)
 CORRELATION = pyssl.BarlowTwins(0.25).population(MOMENTS, embedding_dim=2)
 VICREG = pyssl.VICReg(1.0, 2.0, 3.0).population(MOMENTS, embedding_dim=2)
-LANDSCAPES = (QUARTIC, CURVED, MODES, EMPIRICAL, BARLOW, CORRELATION, VICREG)
+FINITE = pyssl.InfoNCE(negatives=4).effective(MOMENTS, embedding_dim=2, weight_decay=0.1)
+DOT = pyssl.InfoNCE(similarity="dot")
+OFFSET = pyssl.Moments(SIGMA, CROSS, [0.5, -0.25, 1.0])
+PENALISED = DOT.effective(OFFSET, embedding_dim=2)
+BIASED = DOT.effective(
+    pyssl.Moments(SIGMA[:2, :2], CROSS[:2, :2], [0.5, 1.0]), embedding_dim=2, bias=True
+)
+LANDSCAPES = (
+    *(QUARTIC, CURVED, MODES, EMPIRICAL, BARLOW, CORRELATION, VICREG),
+    *(FINITE, PENALISED, BIASED),
+)
 
 
 def place(land, method):
     """Return the name under which a method is public: where it is defined, if that is public."""
     owner = getattr(land, method).__qualname__.split(".")[0]
-    return f"{owner if owner in pyssl.__all__ else type(land).__name__}.{method}"
+    owners = [owner, *(base.__name__ for base in type(land).__mro__)]
+    return f"{next(name for name in owners if name in pyssl.__all__)}.{method}"
 
 
 FITTED = pyssl.LinearSSL(embedding_dim=2).fit(X, X_PLUS)
