@@ -85,8 +85,8 @@ class NumericalLandscape(ABC):
         """Return the dtype in which a W of `dtype` is evaluated."""
         return np.float64
 
-    def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats) -> Floats:
-        """Return L(W0 + u D1 + v D2), (len(u), len(v)), from float64 arrays."""
+    def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats, dtype: Any) -> Floats:
+        """Return L(W0 + u D1 + v D2), (len(u), len(v)), from float64 arrays that had a dtype."""
         lines = [[self._total(W0 + a * D1 + b * D2) for b in v] for a in u]
         return np.array(lines, dtype=np.float64).reshape(len(u), len(v))
 
@@ -295,7 +295,7 @@ class NumericalLandscape(ABC):
                [-1.]])
         """
         corners, axes, dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
-        return self._grid(*corners, *axes).astype(dtype, copy=False)
+        return self._grid(*corners, axes[0], axes[1], dtype).astype(dtype, copy=False)
 
     # -- machinery ---------------------------------------------------------------------------------
 
