@@ -294,8 +294,9 @@ class NumericalLandscape(ABC):
         array([[ 0.],
                [-1.]])
         """
-        corners, axes, dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
-        return self._grid(*corners, axes[0], axes[1], dtype).astype(dtype, copy=False)
+        corners, (rows, columns), dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
+        origin, first, second = corners
+        return self._grid(origin, first, second, rows, columns, dtype).astype(dtype, copy=False)
 
     # -- machinery ---------------------------------------------------------------------------------
 
