@@ -25,6 +25,7 @@ Doubles = npt.NDArray[np.float64]
 _SUMS = 2**21
 _BLOCK = 96
 _LONGEST = 1024  # points along v
+_WIDEST = 16  # points in a vector, at most
 
 # What a power costs in multiplications, and a call for a point in pairs times multiplications:
 # fitted to embeddings of 2 to 256 dimensions in batches of 32 to 1024, where it finds the faster
@@ -131,8 +132,9 @@ def _losses(
         offsets = None if offsets is None else offsets[_SWAPPED]
         return _losses(x, y, x_terms, y_terms, positives, offsets, v, u).T
     losses = np.empty((len(u), len(v)))
-    across = min(len(v), _LONGEST)
-    along = max(1, _SUMS // (-(-x.shape[1] // _BLOCK) * across))
+    points = _SUMS // -(-x.shape[1] // _BLOCK)
+    across = min(len(v), _LONGEST, max(_WIDEST, points))
+    along = max(1, points // (across + _WIDEST - 1))  # the kernel pads v
     for i in range(0, len(u), along):
         for j in range(0, len(v), across):
             piece = np.empty(losses[i : i + along, j : j + across].shape)

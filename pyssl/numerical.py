@@ -284,7 +284,11 @@ class NumericalLandscape(ABC):
         Notes
         -----
         Source: theory 2.8. Where the loss is a polynomial of degree 4 in W (`Loss.polynomial`), 25
-        evaluations settle the plane of a batch; else each point costs one.
+        evaluations settle the plane of a batch. InfoNCE on a batch, unless normalised: the logits
+        of a pair are a quadratic in (u, v) whose six coefficients cost nine inner products, and a
+        point of the grid then costs one power a pair, whatever k and d are. Rounding errors are
+        relative to the largest logit on the plane; where everything is float32, so is this. Grids
+        too small for that, and other losses, take one evaluation a point.
 
         Examples
         --------

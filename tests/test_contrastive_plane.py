@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pyssl
-from pyssl import _contrastive_plane
+from pyssl import _contrastive_plane, _core
 
 LOSSES = [
     pyssl.InfoNCE(0.7, "dot"),
@@ -133,6 +133,21 @@ def test_pieces_of_a_grid_do_not_change_a_bit(monkeypatch):
     monkeypatch.setattr(_contrastive_plane, "_SUMS", 100)
     for loss, expected in zip(LOSSES, whole, strict=True):
         np.testing.assert_array_equal(loss._plane(z, z_plus, u, v), expected)
+
+
+def test_a_large_grid_is_taken_in_pieces(monkeypatch):
+    seen = []
+
+    def record(x, *rest, **_):
+        u, v, out = rest[5:]
+        seen.append(-(-x.shape[1] // 96) * len(u) * -(-len(v) // 16) * 16)
+        out[...] = u[:, None] + v
+
+    monkeypatch.setattr(_core, "plane_losses", record)
+    u, v = np.linspace(0, 1, 1000), np.linspace(0, 1, 1500)
+    result = pyssl.InfoNCE()._plane(*parts(300, 1), u, v)
+    np.testing.assert_array_equal(result, u[:, None] + v)
+    assert max(seen) * 16 <= 32 * 2**20
 
 
 def test_pays():
