@@ -196,3 +196,41 @@ def test_normalised_embeddings_go_point_by_point():
     assert not pyssl.NTXent()._plane_pays(100, 4, 50, 50)
     with pytest.raises(NotImplementedError):
         pyssl.NTXent()._plane(*parts(4), np.zeros(1), np.zeros(1))
+
+
+def kernel_arguments():
+    z, z_plus = parts(6)
+    terms = np.zeros((6, 6))
+    return {
+        "x": z,
+        "y": z_plus,
+        "x_terms": terms,
+        "y_terms": terms,
+        "positives": terms,
+        "offsets": None,
+        "u": np.zeros(2),
+        "v": np.zeros(3),
+        "out": np.empty((2, 3)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("x", np.zeros((2, 6, 5)), ValueError),
+        ("y", np.zeros((3, 7, 5)), ValueError),
+        ("y", np.zeros((3, 6, 5), np.float32), TypeError),
+        ("x_terms", np.zeros((6, 5)), ValueError),
+        ("y_terms", np.zeros((5, 6)), ValueError),
+        ("positives", np.zeros((6, 6), np.float32), TypeError),
+        ("offsets", np.zeros((6, 7)), ValueError),
+        ("u", np.zeros(0), ValueError),
+        ("v", np.zeros((1, 3)), ValueError),
+        ("out", np.empty((3, 2)), ValueError),
+        ("num_threads", -1, ValueError),
+    ],
+)
+def test_the_kernel_refuses(name, value, error):
+    _core.plane_losses(**kernel_arguments())
+    with pytest.raises(error, match=name):
+        _core.plane_losses(**kernel_arguments() | {name: value})
