@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyssl import _core
+from pyssl import _core, _plane
 from pyssl._contrastive import FLOAT32_LARGEST, LOG2, row_dots
 from pyssl._threads import get_num_threads
 
@@ -102,17 +102,7 @@ def infonce(
 
 def _product(x: Floats, y: Floats) -> Doubles:
     """Return the coefficients (6, n) of x_i.y_i."""
-    (a, b, c), (d, e, f) = x, y
-    return np.array(
-        [
-            row_dots(a, d),
-            row_dots(a, e) + row_dots(b, d),
-            row_dots(a, f) + row_dots(c, d),
-            row_dots(b, e),
-            row_dots(b, f) + row_dots(c, e),
-            row_dots(c, f),
-        ]
-    )
+    return _plane.quadratic(np.array([[row_dots(a, b) for b in y] for a in x]))
 
 
 def _losses(

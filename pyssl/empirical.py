@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyssl import _plane
 from pyssl._products import product_transposed
 from pyssl.loss import Loss
 from pyssl.moments import Moments
@@ -91,33 +92,25 @@ class EmpiricalLandscape(NumericalLandscape):
     def _working_dtype(self, dtype: Any) -> Any:
         return np.result_type(dtype, self._source)  # a float32 W meets float64 views in float64
 
-    def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats, dtype: Any) -> Floats:
+    def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats) -> Floats:
         points = super()._grid
         if self.loss.polynomial and len(u) * len(v) > 25:
-            return _interpolated(lambda a, b: points(W0, D1, D2, a, b, dtype), u, v)
+            return _interpolated(lambda a, b: points(W0, D1, D2, a, b), u, v)
         n = len(self._views[self._source][0])
         if not self.loss._plane_pays(n, self.embedding_dim, len(u), len(v)):
-            return points(W0, D1, D2, u, v, dtype)
+            return points(W0, D1, D2, u, v)
         # a plane around the middle of the grid keeps the most digits
         (u_center, u), (v_center, v) = (
             (middle, axis - middle)
             for axis, middle in ((a, 0.5 * (a.min() + a.max())) for a in (u, v))
         )
-        corners = W0 + u_center * D1 + v_center * D2, D1, D2
-        working = self._working_dtype(dtype)
-        z, z_plus = (
-            np.stack(parts)
-            for parts in zip(*(self._embed(w.astype(working)) for w in corners), strict=True)
-        )
-        return self.loss._plane(z, z_plus, u, v) + self._decays(corners, u, v)
-
-    def _decays(self, corners: tuple[Floats, ...], u: Floats, v: Floats) -> Floats:
-        """Return the weight decay on a plane: a quadratic in both coordinates."""
-        parts = [self._decaying(w).ravel() for w in corners]
-        (aa, ab, ac), (_, bb, bc), (_, _, cc) = ([float(p @ q) for q in parts] for p in parts)
-        u = u[:, None]
-        squares = aa + u * (2.0 * ab + u * bb) + v * (2.0 * (ac + u * bc) + v * cc)
-        return 0.5 * self.weight_decay * np.maximum(squares, 0.0)
+        origin = (W0 + u_center * D1 + v_center * D2).astype(W0.dtype, copy=False)
+        corners = np.stack([origin, D1, D2])
+        sides = zip(*(self._embed(w) for w in corners), strict=True)
+        z, z_plus = (np.stack(side) for side in sides)
+        weights = np.stack([self._decaying(w) for w in corners.astype(np.float64)])
+        decay = 0.5 * self.weight_decay * _plane.trace(weights, weights)
+        return self.loss._plane(z, z_plus, u, v) + _plane.polynomial(decay, None, u, v)
 
     def _pair(self, dtype: Any) -> tuple[Floats, Floats]:
         """Return the views in a dtype."""

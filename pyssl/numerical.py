@@ -85,8 +85,11 @@ class NumericalLandscape(ABC):
         """Return the dtype in which a W of `dtype` is evaluated."""
         return np.float64
 
-    def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats, dtype: Any) -> Floats:
-        """Return L(W0 + u D1 + v D2), (len(u), len(v)), from float64 arrays that had a dtype."""
+    def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats) -> Floats:
+        """Return L(W0 + u D1 + v D2), (len(u), len(v)), from weights in the working dtype.
+
+        u and v are float64.
+        """
         lines = [[self._total(W0 + a * D1 + b * D2) for b in v] for a in u]
         return np.array(lines, dtype=np.float64).reshape(len(u), len(v))
 
@@ -299,8 +302,9 @@ class NumericalLandscape(ABC):
                [-1.]])
         """
         corners, (rows, columns), dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
-        origin, first, second = corners
-        return self._grid(origin, first, second, rows, columns, dtype).astype(dtype, copy=False)
+        working = self._working_dtype(dtype)
+        origin, first, second = (corner.astype(working, copy=False) for corner in corners)
+        return self._grid(origin, first, second, rows, columns).astype(dtype, copy=False)
 
     # -- machinery ---------------------------------------------------------------------------------
 
