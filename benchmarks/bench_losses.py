@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import timeit
 from itertools import islice
 
 import numpy as np
@@ -33,6 +34,35 @@ class Embeddings:
 
     def time_hvp(self, *_: object) -> None:
         self.loss.hvp(self.z, self.z_plus, self.dz, self.dz_plus)
+
+
+class Planes:
+    """A plane of the landscape of a batch, and what 64 x 64 evaluations would take instead."""
+
+    params = (("dot", "sqeuclidean"), (False, True), ("float64", "float32"))
+    param_names = ("similarity", "symmetric", "dtype")
+    n, k, points = 2048, 64, 64
+
+    def setup(self, similarity: str, symmetric: bool, dtype: str) -> None:
+        rng = np.random.default_rng(0)
+        x, noise = rng.standard_normal((2, self.n, self.k)).astype(dtype)
+        corners = rng.standard_normal((3, self.k, self.k)) / self.k**0.5
+        self.corners = corners.astype(dtype)
+        self.axis = np.linspace(-1.0, 1.0, self.points).astype(dtype)
+        loss = pyssl.InfoNCE(1.0, similarity, symmetric=symmetric)
+        self.land = loss.empirical(x, x + 0.2 * noise, embedding_dim=self.k)
+        self.land.value(self.corners[0])
+
+    def time_plane(self, *_: object) -> None:
+        self.land.plane(*self.corners, self.axis, self.axis)
+
+    def time_value(self, *_: object) -> None:
+        self.land.value(self.corners[0])
+
+    def track_times_faster_than_values(self, *_: object) -> float:
+        plane = min(timeit.repeat(self.time_plane, number=1, repeat=2))
+        value = min(timeit.repeat(self.time_value, number=1, repeat=10))
+        return self.points**2 * value / plane
 
 
 class ClosedForm:

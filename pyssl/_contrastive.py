@@ -23,14 +23,14 @@ Floats = npt.NDArray[Any]
 Doubles = npt.NDArray[np.float64]
 Pair = tuple[Floats, Floats]
 
-_LOG2 = math.log(2.0)
+LOG2 = math.log(2.0)
 
 # |log2| of exponentials up to which sums and products of them stay inside the type: those need no
 # running maximum.
 _SMALL = {np.dtype(np.float32): 55.0, np.dtype(np.float64): 480.0}
 
 # Logits in float32 up to this size keep their products inside the type.
-_FLOAT32_LARGEST = 1e30
+FLOAT32_LARGEST = 1e30
 
 # What PyTorch's normalize uses, too.
 _FLOOR = 1e-12
@@ -202,21 +202,21 @@ class Contrast:
     def _losses(self) -> Doubles:
         """-log of the positive's share for each row; averaged with the column's for both sides."""
         rows, columns = self._logs
-        loss = np.logaddexp(0.0, _LOG2 * (rows - self._positives))
+        loss = np.logaddexp(0.0, LOG2 * (rows - self._positives))
         if self.sides == "both":
-            loss = 0.5 * loss + 0.5 * np.logaddexp(0.0, _LOG2 * (columns - self._positives))
+            loss = 0.5 * loss + 0.5 * np.logaddexp(0.0, LOG2 * (columns - self._positives))
         return loss
 
     def terms(self) -> dict[str, float]:
         """Return minus the mean logit of the positives, and what the log-sum-exps add."""
-        alignment = -_LOG2 * float(self._positives.mean())
+        alignment = -LOG2 * float(self._positives.mean())
         return {"alignment": alignment, "log_partition": self.value() - alignment}
 
     def value(self) -> float:
         """Return the loss."""
         if self.sides != "joint":
             return float(self._losses.mean())
-        logits = _LOG2 * self._positives
+        logits = LOG2 * self._positives
         excess = logits - logits.mean() + self._losses
         top = float(excess.max())
         if top < 1.0:  # a small loss keeps its digits, as in a softplus
@@ -225,7 +225,7 @@ class Contrast:
 
     @cached_property
     def _weights(self) -> _Weights:
-        gap = _LOG2 * (self._logs[0] - self._positives)
+        gap = LOG2 * (self._logs[0] - self._positives)
         share, rest = _expit(gap), _expit(-gap)  # of the negatives, and of the positive
         zero = np.zeros(self._n)
         if self.sides == "rows":
@@ -234,11 +234,11 @@ class Contrast:
             # an anchor is its positive's positive: two softmaxes pull at each pair
             return _Weights(share, share, rest, zero, -(share + self._partner(share)))
         if self.sides == "both":
-            gap = _LOG2 * (self._logs[1] - self._positives)
+            gap = LOG2 * (self._logs[1] - self._positives)
             share, rest = 0.5 * share, 0.5 * rest
             other, other_rest = 0.5 * _expit(gap), 0.5 * _expit(-gap)
             return _Weights(share, other, rest, other_rest, -(share + other))
-        whole = _LOG2 * self._positives + self._losses
+        whole = LOG2 * self._positives + self._losses
         anchor = np.exp(whole - whole.max())
         anchor *= self._n / anchor.sum()
         return _Weights(anchor * share, zero, anchor * rest, zero, anchor * rest - 1.0)
@@ -267,7 +267,7 @@ class Contrast:
             first.stretch if pulled else None,
             second.project if pulled else None,
             second.stretch if pulled else None,
-            _LOG2 / self._n,
+            LOG2 / self._n,
             out_x,
             out_y,
             num_threads=get_num_threads(),
@@ -303,11 +303,11 @@ class Contrast:
         kernel = (x, y, dx, dy, self._period)
         means = np.empty(self._n), np.empty(self._n)
         _core.tangent_means(*kernel, *logs, *means, num_threads=get_num_threads())
-        slopes = _LOG2 * (row_dots(dx, self._partner(y)) + row_dots(x, self._partner(dy)))
+        slopes = LOG2 * (row_dots(dx, self._partner(y)) + row_dots(x, self._partner(dy)))
         rows, columns = (
             share * mean + (1.0 - share) * slopes
             for share, mean in zip(
-                (_expit(_LOG2 * (log - self._positives)) for log in logs), means, strict=True
+                (_expit(LOG2 * (log - self._positives)) for log in logs), means, strict=True
             )
         )
         if self._stacked:
@@ -337,7 +337,7 @@ class Contrast:
         for out, partner, change in sides[:1] if self._stacked else sides:
             np.add(out, change * weights.pull.astype(x.dtype)[:, None], out=out)
             np.add(out, partner * pull_change.astype(x.dtype)[:, None], out=out)
-            np.multiply(out, x.dtype.type(_LOG2 / self._n), out=out)
+            np.multiply(out, x.dtype.type(LOG2 / self._n), out=out)
         by_rows = self.rows.pull_tangent(by_rows, out_x, dz)
         if not self._stacked:
             by_columns = self.columns.pull_tangent(by_columns, out_y, dz_plus)
@@ -372,12 +372,12 @@ def infonce(
     symmetric: bool,
 ) -> Contrast:
     """Return the contrast of InfoNCE."""
-    dtype, scale = z.dtype, math.sqrt(1.0 / (temperature * _LOG2))
+    dtype, scale = z.dtype, math.sqrt(1.0 / (temperature * LOG2))
     sides = "joint" if partition == "joint" else "both" if symmetric else "rows"
     if normalize:  # on the sphere the two similarities differ by a constant
         return Contrast(normalized_rows(z, scale), normalized_rows(z_plus, scale), sides, dtype)
     largest = max(float(np.abs(side).max(initial=0.0)) for side in (z, z_plus))
-    if dtype == np.float32 and (scale * largest) ** 2 * (z.shape[1] + 2) > _FLOAT32_LARGEST:
+    if dtype == np.float32 and (scale * largest) ** 2 * (z.shape[1] + 2) > FLOAT32_LARGEST:
         z, z_plus = z.astype(np.float64), z_plus.astype(np.float64)
     if similarity == "dot":
         return Contrast(plain_rows(z, scale), plain_rows(z_plus, scale), sides, dtype)
@@ -390,5 +390,5 @@ def infonce(
 
 def ntxent(z: Floats, z_plus: Floats, *, temperature: float) -> Contrast:
     """Return the contrast of NT-Xent, both views stacked."""
-    rows = normalized_rows(np.concatenate([z, z_plus]), math.sqrt(1.0 / (temperature * _LOG2)))
+    rows = normalized_rows(np.concatenate([z, z_plus]), math.sqrt(1.0 / (temperature * LOG2)))
     return Contrast(rows, rows, "stacked", z.dtype)

@@ -104,6 +104,18 @@ def tangent_sums(
     y_out: npt.NDArray[np.floating[Any]],  # (m, k)
     num_threads: int = 0,
 ) -> None: ...
+def plane_losses(
+    x: npt.NDArray[np.floating[Any]],  # (3, n, k)
+    y: npt.NDArray[np.floating[Any]],  # (3, n, k)
+    x_terms: npt.NDArray[np.floating[Any]],  # (6, n)
+    y_terms: npt.NDArray[np.floating[Any]],  # (6, n)
+    positives: npt.NDArray[np.float64],  # (6, n)
+    offsets: npt.NDArray[np.float64] | None,  # (6, n)
+    u: npt.NDArray[np.float64],
+    v: npt.NDArray[np.float64],
+    out: npt.NDArray[np.float64],  # (u, v)
+    num_threads: int = 0,
+) -> None: ...
 def gram(
     a: npt.NDArray[np.floating[Any]],  # (n, p)
     a_columns: npt.NDArray[np.float64],

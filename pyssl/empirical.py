@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyssl import _plane
 from pyssl._products import product_transposed
 from pyssl.loss import Loss
 from pyssl.moments import Moments
@@ -95,7 +96,21 @@ class EmpiricalLandscape(NumericalLandscape):
         points = super()._grid
         if self.loss.polynomial and len(u) * len(v) > 25:
             return _interpolated(lambda a, b: points(W0, D1, D2, a, b), u, v)
-        return points(W0, D1, D2, u, v)
+        n = len(self._views[self._source][0])
+        if not self.loss._plane_pays(n, self.embedding_dim, len(u), len(v)):
+            return points(W0, D1, D2, u, v)
+        # a plane around the middle of the grid keeps the most digits
+        (u_center, u), (v_center, v) = (
+            (middle, axis - middle)
+            for axis, middle in ((a, 0.5 * (a.min() + a.max())) for a in (u, v))
+        )
+        origin = (W0 + u_center * D1 + v_center * D2).astype(W0.dtype, copy=False)
+        corners = np.stack([origin, D1, D2])
+        sides = zip(*(self._embed(w) for w in corners), strict=True)
+        z, z_plus = (np.stack(side) for side in sides)
+        weights = np.stack([self._decaying(w) for w in corners.astype(np.float64)])
+        decay = 0.5 * self.weight_decay * _plane.trace(weights, weights)
+        return self.loss._plane(z, z_plus, u, v) + _plane.polynomial(decay, None, u, v)
 
     def _pair(self, dtype: Any) -> tuple[Floats, Floats]:
         """Return the views in a dtype."""

@@ -432,6 +432,17 @@ class Loss(ABC):
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         """Prepare the loss on validated embeddings, for one evaluation."""
 
+    def _plane_pays(self, n: int, k: int, rows: int, columns: int) -> bool:
+        """Return whether `_plane` is the fastest way to that many points."""
+        return False
+
+    def _plane(self, z: Floats, z_plus: Floats, u: Floats, v: Floats) -> Floats:
+        """Return the loss at z[0] + u z[1] + v z[2] and the same of z_plus, (len(u), len(v)).
+
+        Only for losses that say in `_plane_pays` that they can; z and z_plus are (3, n, k).
+        """
+        raise NotImplementedError
+
     @staticmethod
     def _pairs(name: str, first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Floats, Floats]:
         pair = _checks.views(first, second, names=(name, f"{name}_plus"))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyssl import _checks, _contrastive, _redundancy
+from pyssl import _checks, _contrastive, _contrastive_plane, _redundancy
 from pyssl._bias import BiasedLandscape, with_mean
 from pyssl._finite import Terms, finite_negatives
 from pyssl._pencil import Array, descending, rank_tolerance
@@ -124,6 +124,22 @@ class InfoNCE(Loss):
             similarity=self.similarity,
             partition=self.partition,
             normalize=self.normalize,
+            symmetric=self.symmetric,
+        )
+
+    def _plane_pays(self, n: int, k: int, rows: int, columns: int) -> bool:
+        sides = 1 + int(self.symmetric)
+        return not self.normalize and _contrastive_plane.pays(n, k, rows, columns, sides)
+
+    def _plane(self, z: Floats, z_plus: Floats, u: Floats, v: Floats) -> Floats:
+        return _contrastive_plane.infonce(
+            z,
+            z_plus,
+            u,
+            v,
+            temperature=self.temperature,
+            similarity=self.similarity,
+            partition=self.partition,
             symmetric=self.symmetric,
         )
 

@@ -86,7 +86,10 @@ class NumericalLandscape(ABC):
         return np.float64
 
     def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats) -> Floats:
-        """Return L(W0 + u D1 + v D2), (len(u), len(v)), from float64 arrays."""
+        """Return L(W0 + u D1 + v D2), (len(u), len(v)), from weights in the working dtype.
+
+        u and v are float64.
+        """
         lines = [[self._total(W0 + a * D1 + b * D2) for b in v] for a in u]
         return np.array(lines, dtype=np.float64).reshape(len(u), len(v))
 
@@ -284,7 +287,11 @@ class NumericalLandscape(ABC):
         Notes
         -----
         Source: theory 2.8. Where the loss is a polynomial of degree 4 in W (`Loss.polynomial`), 25
-        evaluations settle the plane of a batch; else each point costs one.
+        evaluations settle the plane of a batch. InfoNCE on a batch, unless normalised: the logits
+        of a pair are a quadratic in (u, v) whose six coefficients cost nine inner products, and a
+        point of the grid then costs one power a pair, whatever k and d are. Rounding errors are
+        relative to the largest logit on the plane; where everything is float32, so is this. Grids
+        too small for that, and other losses, take one evaluation a point.
 
         Examples
         --------
@@ -294,8 +301,10 @@ class NumericalLandscape(ABC):
         array([[ 0.],
                [-1.]])
         """
-        corners, axes, dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
-        return self._grid(*corners, *axes).astype(dtype, copy=False)
+        corners, (rows, columns), dtype = _checks.plane(self.shape, W0, D1, D2, u, v)
+        working = self._working_dtype(dtype)
+        origin, first, second = (corner.astype(working, copy=False) for corner in corners)
+        return self._grid(origin, first, second, rows, columns).astype(dtype, copy=False)
 
     # -- machinery ---------------------------------------------------------------------------------
 
