@@ -1,0 +1,331 @@
+"""Trust-region Newton descent to a minimum: Steihaug's conjugate gradients and saddle escape.
+
+It works on matrices x of any shape (k, m) and knows landscapes only as a `Problem`, which says what
+a point is: its value, its gradient, its Hessian as a function of a direction. Symmetries that leave
+the landscape as it is (the gauge W -> O W, the scale of W) make zero eigenvalues, not negative
+ones, and cost nothing here.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse.linalg
+
+from pyssl.landscape import inner
+
+__all__ = ["Ending", "Outcome", "Point", "Problem", "descend", "norm"]
+
+Floats = npt.NDArray[Any]
+
+# An eigenvalue of the Hessian is negative below this many times its largest in magnitude.
+CURVATURE_TOLERANCE = 1e-6
+# A run has converged when, beside a small gradient, Newton's step is this small relative to x:
+# where a minimiser lies at infinity the gradient vanishes too, but the step stays large.
+_SETTLED = 1e-3
+# W is on its way to infinity when it has grown by the last of these factors; what the value did
+# between them tells a fall by a power of |W| from one that levels off.
+_MILESTONES = (1e3, 1e5, 1e7)
+_DENSE = 300  # below so many weights all eigenvalues of the Hessian are computed
+_MOST_NEGATIVE = 24  # and above it, negative ones are counted as far as this
+
+
+class Outcome(enum.StrEnum):
+    """How a minimisation ended.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> moments = pyssl.Moments(np.eye(2), np.diag([1.0, 0.5]))
+    >>> land = pyssl.InfoNCE().population(moments, embedding_dim=2)
+    >>> pyssl.minimize(land).outcome
+    <Outcome.NO_MINIMISER: 'no minimiser'>
+    """
+
+    CONVERGED = "converged"
+    UNBOUNDED = "unbounded"
+    NO_MINIMISER = "no minimiser"
+    SCALE_FREE = "scale free"
+    STALLED = "stalled"
+    ITERATION_LIMIT = "iteration limit"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A point of a landscape and its derivatives.
+
+    Attributes
+    ----------
+    x : (k, m)
+        In coordinates that the problem chose for the point.
+    value : float
+    gradient : (k, m)
+    gradient_norm : float
+        Of the gradient by W, whatever the coordinates.
+    hvp : callable
+        Direction (k, m) -> Hessian times direction.
+    metric : (k, m) or float
+        Positive; about the magnitude of the Hessian's diagonal, for preconditioning.
+    """
+
+    x: Floats
+    value: float
+    gradient: Floats
+    gradient_norm: float
+    hvp: Callable[[Floats], Floats]
+    metric: Any = 1.0
+
+
+class Problem(Protocol):
+    """What `descend` minimises."""
+
+    size: float  # |x| at which the landscape turns from its behaviour near 0 to that far out
+    gradient_scale: float  # that of a typical gradient by W, at that size
+    value_scale: float
+
+    def at(self, x: Floats) -> Point:
+        """Evaluate the landscape; the point may be an equivalent of x."""
+        ...
+
+    def move(self, point: Point, step: Floats) -> Point:
+        """Return the point that a step leads to."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """Where a descent ended, and how; `index` None where it was not looked for."""
+
+    point: Point
+    outcome: Outcome
+    iterations: int
+    index: int
+
+
+def norm(a: Floats) -> float:
+    """Return the Frobenius norm."""
+    return math.sqrt(float(inner(a, a)))
+
+
+def descend(
+    problem: Problem,
+    x: Floats,
+    *,
+    tolerance: float,
+    max_iterations: int,
+    rng: np.random.Generator,
+    report: Callable[[int, Point], bool],
+) -> Ending:
+    """Descend from x until the gradient is small and no curvature is negative.
+
+    `report` is called with every iteration and its point; True stops the descent.
+    """
+    point = problem.at(x)
+    limit = tolerance * problem.gradient_scale
+    growth = _Growth(problem.size, point)
+    radius = max(norm(x), 0.1 * problem.size) * _mean_root(point.metric)
+    outcome = Outcome.ITERATION_LIMIT
+    iteration = 0
+    index: int | None = None
+    first = max(point.gradient_norm, problem.gradient_scale)
+    for iteration in range(max_iterations + 1):
+        if report(iteration, point):
+            outcome = Outcome.INTERRUPTED
+            break
+        if (escaped := growth.outcome(point)) is not None:
+            outcome = escaped
+            break
+        small = point.gradient_norm <= limit
+        forcing = min(0.1, math.sqrt(point.gradient_norm / first)) if first else 0.0
+        step, predicted, length, inside = _steihaug(point, radius, max(forcing, 1e-6))
+        if small and norm(step) <= _SETTLED * max(norm(point.x), problem.size):
+            index, directions = _negative_curvature(point, rng)
+            if index == 0:
+                outcome = Outcome.CONVERGED
+                break
+            if iteration == max_iterations:
+                break
+            there = _escape(problem, point, directions, rng)
+            if there is None:
+                outcome = Outcome.STALLED
+                break
+            radius = norm(there.x - point.x) * _mean_root(there.metric)
+            point, index = there, None
+            continue
+        if iteration == max_iterations:
+            break
+        there = problem.move(point, step)
+        noise = 10.0 * float(np.finfo(float).eps) * max(abs(point.value), problem.value_scale)
+        fall = point.value - there.value
+        ratio = (fall + noise) / (predicted + noise) if math.isfinite(there.value) else -1.0
+        if predicted <= noise and there.gradient_norm > 2.0 * point.gradient_norm:
+            ratio = -1.0  # rounding hides the values; then the gradient has to tell
+        if ratio < 0.25:
+            radius = 0.25 * length
+        elif ratio > 0.75 and not inside:
+            radius = 3.0 * max(radius, length)
+        if ratio > 0.05:
+            point = there
+        elif norm(step) <= 1e-13 * max(norm(point.x), problem.size):
+            outcome = Outcome.CONVERGED if small else Outcome.STALLED
+            break
+    if outcome in (Outcome.STALLED, Outcome.ITERATION_LIMIT) and growth.reached:
+        outcome = Outcome.NO_MINIMISER
+    if index is None:
+        index, _ = _negative_curvature(point, rng)
+        if outcome is Outcome.CONVERGED and index:
+            outcome = Outcome.STALLED
+    return Ending(point, outcome, iteration, index)
+
+
+class _Growth:
+    """Watches |x| go to infinity, and the value meanwhile."""
+
+    def __init__(self, size: float, start: Point) -> None:
+        self._unit = max(size, norm(start.x))
+        self._values: list[float] = []
+
+    @property
+    def reached(self) -> bool:
+        """Whether the first milestone has been passed."""
+        return bool(self._values)
+
+    def outcome(self, point: Point) -> Outcome | None:
+        """Return how a run ends that has passed the last milestone, None before."""
+        length = norm(point.x)
+        while len(self._values) < 3 and length > _MILESTONES[len(self._values)] * self._unit:
+            self._values.append(point.value)
+        if len(self._values) < 3:
+            return None
+        early, late = -np.diff(self._values)
+        # by |W|^p the second fall is 100^p times the first; by log |W| it is as large as that one
+        return Outcome.UNBOUNDED if late > 10.0 * max(early, 0.0) else Outcome.NO_MINIMISER
+
+
+def _mean_root(metric: Any) -> float:
+    return math.sqrt(float(np.mean(metric)))
+
+
+def _steihaug(
+    point: Point, radius: float, forcing: float
+) -> tuple[Floats, float, float, bool]:
+    """Minimise the quadratic model by conjugate gradients inside the trust region.
+
+    Returns the step, the fall of the model, the step's length in the metric, and whether it ends
+    inside; along negative curvature it goes to the boundary.
+    """
+    step = np.zeros_like(point.x)
+    residual = point.gradient.copy()
+    scaled = residual / point.metric
+    direction = -scaled
+    square = first = float(inner(residual, scaled))
+    if square == 0.0:
+        return step, 0.0, 0.0, True
+    length2, cross, along2 = 0.0, 0.0, square  # of step, step . direction and direction
+    inside = False
+    for _ in range(10 * point.x.size):
+        bent = point.hvp(direction)
+        curvature = float(inner(direction, bent))
+        ends = curvature <= 1e-12 * along2
+        if not ends:
+            alpha = square / curvature
+            ends = length2 + alpha * (2.0 * cross + alpha * along2) >= radius * radius
+        if ends:
+            root = math.sqrt(max(cross * cross + along2 * (radius * radius - length2), 0.0))
+            alpha = (root - cross) / along2
+        step += alpha * direction
+        residual += alpha * bent
+        length2 += alpha * (2.0 * cross + alpha * along2)
+        if ends:
+            break
+        scaled = residual / point.metric
+        before, square = square, float(inner(residual, scaled))
+        if square <= forcing * forcing * first:
+            inside = True
+            break
+        beta = square / before
+        cross = beta * (cross + alpha * along2)
+        along2 = square + beta * beta * along2
+        direction *= beta
+        direction -= scaled
+    # of g.p + p.Hp/2 the residual g + Hp holds the second term
+    fall = -0.5 * float(inner(point.gradient + residual, step))
+    return step, fall, math.sqrt(max(length2, 0.0)), inside
+
+
+def _negative_curvature(
+    point: Point, rng: np.random.Generator
+) -> tuple[int, list[Floats]]:
+    """Count the negative eigenvalues of the Hessian, with directions that go with them.
+
+    Of the Hessian scaled by the metric on both sides, which has the same inertia and, for a good
+    metric, eigenvalues far from zero or at it.
+    """
+    shape, size = point.x.shape, point.x.size
+    root = 1.0 / np.sqrt(np.broadcast_to(point.metric, shape))
+
+    def apply(vector: Floats) -> Floats:
+        return np.asarray((root * point.hvp(root * vector.reshape(shape))).ravel())
+
+    if size <= _DENSE:
+        matrix = np.array([apply(column) for column in np.eye(size)])
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        scale = float(np.abs(values).max(initial=0.0))
+    else:
+        operator = scipy.sparse.linalg.LinearOperator((size, size), apply, dtype=np.float64)
+        start = rng.standard_normal(size)
+        values, vectors, scale = _lowest(operator, start)
+    negative = np.flatnonzero(values < -CURVATURE_TOLERANCE * scale)
+    directions = [root * vectors[:, i].reshape(shape) for i in negative[:_MOST_NEGATIVE]]
+    return len(negative), directions
+
+
+def _lowest(operator: Any, start: Floats) -> tuple[Floats, Floats, float]:
+    """Return the lowest eigenvalues by Lanczos: one, or more if it is negative, and |H|."""
+    lanczos = scipy.sparse.linalg.eigsh
+    extreme = lanczos(operator, 1, which="LM", v0=start, tol=1e-2, return_eigenvectors=False)
+    scale = float(np.abs(extreme[0]))
+    if scale == 0.0:
+        return np.zeros(1), start[:, None], 0.0
+    # ARPACK's tolerance is relative to the eigenvalue it looks for, which may be zero: shift it
+    identity = scipy.sparse.linalg.aslinearoperator(scipy.sparse.eye_array(len(start)))
+    shifted = scale * identity - operator
+    count = 1
+    while True:
+        values, vectors = lanczos(shifted, count, which="LA", v0=start, tol=1e-6)
+        values, vectors = scale - values[::-1], vectors[:, ::-1]
+        if values[-1] >= -CURVATURE_TOLERANCE * scale or count == _MOST_NEGATIVE:
+            return values, vectors, scale
+        count = min(4 * count, _MOST_NEGATIVE)
+
+
+def _escape(
+    problem: Problem, point: Point, directions: list[Floats], rng: np.random.Generator
+) -> Point | None:
+    """Leave a saddle along its directions of negative curvature, all of them at once.
+
+    One alone would lead from the origin to the next saddle, where only one row of W has grown.
+    """
+    mixture = sum(c * d for c, d in zip(rng.standard_normal(len(directions)), directions, strict=True))
+    for direction in (mixture, directions[0]):
+        direction = direction / norm(direction)
+        if float(inner(direction, point.gradient)) > 0.0:
+            direction = -direction
+        length = 0.1 * problem.size
+        best = point
+        while length > 1e-9 * problem.size and best is point:
+            there = problem.move(point, length * direction)
+            if there.value < point.value:
+                best = there
+            length *= 0.25
+        if best is point:
+            continue
+        return best
+    return None
