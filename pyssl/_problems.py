@@ -20,7 +20,7 @@ Floats = npt.NDArray[Any]
 
 # The metric of modes is kept this far from zero, relative to its largest entry: along the gauge the
 # Hessian's diagonal vanishes.
-_METRIC_FLOOR = 1e-3
+_METRIC_FLOOR = 2e-2
 
 
 class DirectProblem:

@@ -32,6 +32,8 @@ _SETTLED = 1e-3
 # W is on its way to infinity when it has grown by the last of these factors; what the value did
 # between them tells a fall by a power of |W| from one that levels off.
 _MILESTONES = (1e3, 1e5, 1e7)
+_FLAT = 1e-8  # curvature that is zero, relative to the largest met
+_VALUE_NOISE = 1e3 * float(np.finfo(float).eps)  # what rounding does to a value
 _DENSE = 300  # below so many weights all eigenvalues of the Hessian are computed
 _MOST_NEGATIVE = 24  # and above it, negative ones are counted as far as this
 
@@ -143,7 +145,7 @@ def descend(
             outcome = escaped
             break
         small = point.gradient_norm <= limit
-        forcing = min(0.1, math.sqrt(point.gradient_norm / first)) if first else 0.0
+        forcing = min(0.3, math.sqrt(point.gradient_norm / first)) if first else 0.0
         step, predicted, length, inside = _steihaug(point, radius, max(forcing, 1e-6))
         if small and norm(step) <= _SETTLED * max(norm(point.x), problem.size):
             index, directions = _negative_curvature(point, rng)
@@ -162,15 +164,11 @@ def descend(
         if iteration == max_iterations:
             break
         there = problem.move(point, step)
-        noise = 10.0 * float(np.finfo(float).eps) * max(abs(point.value), problem.value_scale)
-        fall = point.value - there.value
-        ratio = (fall + noise) / (predicted + noise) if math.isfinite(there.value) else -1.0
-        if predicted <= noise and there.gradient_norm > 2.0 * point.gradient_norm:
-            ratio = -1.0  # rounding hides the values; then the gradient has to tell
+        ratio = _agreement(point, there, predicted, problem.value_scale)
         if ratio < 0.25:
             radius = 0.25 * length
         elif ratio > 0.75 and not inside:
-            radius = 3.0 * max(radius, length)
+            radius = 2.0 * max(radius, length)
         if ratio > 0.05:
             point = there
         elif norm(step) <= 1e-13 * max(norm(point.x), problem.size):
@@ -209,6 +207,19 @@ class _Growth:
         return Outcome.UNBOUNDED if late > 10.0 * max(early, 0.0) else Outcome.NO_MINIMISER
 
 
+def _agreement(point: Point, there: Point, predicted: float, value_scale: float) -> float:
+    """Return the fall of the value relative to the model's, or -1 for a step not to take."""
+    if not math.isfinite(there.value):
+        return -1.0
+    fall = point.value - there.value
+    noise = _VALUE_NOISE * max(abs(point.value), value_scale)
+    if predicted > noise:
+        return fall / predicted
+    # rounding hides the fall of the value: the gradient has to tell
+    better = there.gradient_norm <= 2.0 * point.gradient_norm and fall >= -2.0 * noise
+    return 1.0 if better else -1.0
+
+
 def _mean_root(metric: Any) -> float:
     return math.sqrt(float(np.mean(metric)))
 
@@ -230,10 +241,16 @@ def _steihaug(
         return step, 0.0, 0.0, True
     length2, cross, along2 = 0.0, 0.0, square  # of step, step . direction and direction
     inside = False
+    steepest = 0.0
     for _ in range(10 * point.x.size):
         bent = point.hvp(direction)
         curvature = float(inner(direction, bent))
-        ends = curvature <= 1e-12 * along2
+        steepest = max(steepest, abs(curvature) / along2)
+        if length2 > 0.0 and abs(curvature) <= _FLAT * steepest * along2:
+            # what is left of the gradient points along a symmetry: rounding, not a way down
+            inside = True
+            break
+        ends = curvature <= 0.0
         if not ends:
             alpha = square / curvature
             ends = length2 + alpha * (2.0 * cross + alpha * along2) >= radius * radius
