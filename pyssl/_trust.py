@@ -75,6 +75,8 @@ class Point:
         Direction (k, m) -> Hessian times direction.
     metric : (k, m) or float
         Positive; about the magnitude of the Hessian's diagonal, for preconditioning.
+    sides : (k,) or None
+        For landscapes with kinks: the slope theta_i of each row's hinge.
     """
 
     x: Floats
@@ -83,6 +85,7 @@ class Point:
     gradient_norm: float
     hvp: Callable[[Floats], Floats]
     metric: Any = 1.0
+    sides: Any = None
 
 
 class Problem(Protocol):

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
+from pyssl._kinks import KinkProblem
 from pyssl._pencil import readonly
 from pyssl._problems import DirectProblem, ModeProblem
 from pyssl._trust import Ending, Outcome, Point, descend, norm
@@ -248,7 +249,9 @@ def minimize(
     return _result(problem, best[0], run + 1)
 
 
-def _problem(land: Landscape) -> DirectProblem | ModeProblem:
+def _problem(land: Any) -> DirectProblem | ModeProblem:
+    if hasattr(land, "with_slopes"):
+        return KinkProblem(land)
     if isinstance(land, SpectralLandscape) and land.bounded:
         modes = land.in_modes()
         if modes.shape[1]:
