@@ -31,8 +31,8 @@ CURVATURE_TOLERANCE = 1e-6
 _SETTLED = 1e-3
 # W is on its way to infinity when it has grown by the last of these factors; what the value did
 # between them tells a fall by a power of |W| from one that levels off.
-_MILESTONES = (1e3, 1e5, 1e7)
-_FLAT = 1e-8  # curvature that is zero, relative to the largest met
+_MILESTONES = (1e2, 1e4, 1e7)
+_FLAT = 1e-11  # curvature that is zero, relative to the largest met
 _VALUE_NOISE = 1e3 * float(np.finfo(float).eps)  # what rounding does to a value
 _DENSE = 300  # below so many weights all eigenvalues of the Hessian are computed
 _MOST_NEGATIVE = 24  # and above it, negative ones are counted as far as this
@@ -177,8 +177,8 @@ def descend(
         elif norm(step) <= 1e-13 * max(norm(point.x), problem.size):
             outcome = Outcome.CONVERGED if small else Outcome.STALLED
             break
-    if outcome in (Outcome.STALLED, Outcome.ITERATION_LIMIT) and growth.reached:
-        outcome = Outcome.NO_MINIMISER
+    if outcome in (Outcome.STALLED, Outcome.ITERATION_LIMIT):
+        outcome = growth.outcome(point, final=True) or outcome
     if index is None:
         index, _ = _negative_curvature(point, rng)
         if outcome is Outcome.CONVERGED and index:
@@ -191,23 +191,25 @@ class _Growth:
 
     def __init__(self, size: float, start: Point) -> None:
         self._unit = max(size, norm(start.x))
-        self._values: list[float] = []
+        self._values = [start.value]
 
     @property
     def reached(self) -> bool:
         """Whether the first milestone has been passed."""
-        return bool(self._values)
+        return len(self._values) > 1
 
-    def outcome(self, point: Point) -> Outcome | None:
-        """Return how a run ends that has passed the last milestone, None before."""
-        length = norm(point.x)
-        while len(self._values) < 3 and length > _MILESTONES[len(self._values)] * self._unit:
-            self._values.append(point.value)
-        if len(self._values) < 3:
+    def outcome(self, point: Point, *, final: bool = False) -> Outcome | None:
+        """Return how a run ends that has passed the last milestone, or a `final` one any."""
+        length, passed = norm(point.x), self._values
+        while len(passed) <= len(_MILESTONES) and length > _MILESTONES[len(passed) - 1] * self._unit:
+            passed.append(point.value)
+        if len(passed) <= len(_MILESTONES) and not (final and self.reached):
             return None
-        early, late = -np.diff(self._values)
-        # by |W|^p the second fall is 100^p times the first; by log |W| it is as large as that one
-        return Outcome.UNBOUNDED if late > 10.0 * max(early, 0.0) else Outcome.NO_MINIMISER
+        falls = -np.diff(passed)
+        # by |W|^p the last fall is 100^p times the one before; by log |W| it is about as large
+        if len(falls) > 1 and falls[-1] > 10.0 * max(falls[-2], 0.0):
+            return Outcome.UNBOUNDED
+        return Outcome.NO_MINIMISER
 
 
 def _agreement(point: Point, there: Point, predicted: float, value_scale: float) -> float:
@@ -319,7 +321,7 @@ def _lowest(operator: Any, start: Floats) -> tuple[Floats, Floats, float]:
     shifted = scale * identity - operator
     count = 1
     while True:
-        values, vectors = lanczos(shifted, count, which="LA", v0=start, tol=1e-6)
+        values, vectors = lanczos(shifted, count, which="LA", v0=start, tol=1e-4)
         values, vectors = scale - values[::-1], vectors[:, ::-1]
         if values[-1] >= -CURVATURE_TOLERANCE * scale or count == _MOST_NEGATIVE:
             return values, vectors, scale
