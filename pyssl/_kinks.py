@@ -15,7 +15,7 @@ __all__ = ["KinkProblem", "Kinked"]
 
 Floats = npt.NDArray[Any]
 
-_ON_KINK = 1e-9  # |c_i| of rows on their kink, relative to the variance that the kink asks for
+_ON_KINK = 1e-9  # |c_i| of a row on its kink, relative to the quadratic form there
 
 
 class Kinked(Landscape, Protocol):
@@ -49,15 +49,26 @@ class KinkProblem(DirectProblem):
 
     land: Kinked
 
+    def _measure(self) -> None:
+        super()._measure()
+        # the square root in the hinge turns long before the kinks, which W is to reach
+        probe = self.random_weights(np.random.default_rng(0))
+        form, reach = self._forms(probe)
+        if form.sum() > 0.0 and reach.sum() > 0.0:
+            self.size = max(self.size, norm(probe) * float(np.sqrt(reach.sum() / form.sum())))
+
+    def _forms(self, x: Floats) -> tuple[Floats, Floats]:
+        """Return the quadratic forms whose kinks c_i are, and what they are on the kink."""
+        form = 0.5 * np.einsum("ij,ij->i", self.land.kink_normals(x), x)
+        return form, form - self.land.kinks(x)
+
     def at(self, x: Floats) -> Point:
         """Evaluate the landscape."""
         normals = self.land.kink_normals(x)
-        c = self.land.kinks(x)
-        reach = 0.5 * np.einsum("ij,ij->i", normals, x) - c  # the quadratic form on the kink
-        near = np.abs(c) <= _ON_KINK * np.maximum(reach, 0.0)
-        tolerance = _ON_KINK * float(reach.max(initial=0.0))
-        _, theta = self.land.kkt_residual(x, max(tolerance, 0.0))
-        held = near & (theta > 0.0) & (theta < 1.0)
+        form, reach = self._forms(x)
+        tolerance = _ON_KINK * max(float(reach.max()), 0.0)
+        _, theta = self.land.kkt_residual(x, tolerance)
+        held = (np.abs(form - reach) <= tolerance) & (theta > 0.0) & (theta < 1.0)
         smooth = self.land.with_slopes(theta)
         gradient = smooth.gradient(x)
         normals[~held] = 0.0
@@ -82,12 +93,11 @@ class KinkProblem(DirectProblem):
     def move(self, point: Point, step: Floats) -> Point:
         """Return the point that a step leads to, with rows put on the kinks they would cross."""
         x = point.x + step
-        c = self.land.kinks(x)
-        if not np.isfinite(c).all():
+        form, reach = self._forms(x)
+        if not np.isfinite(form).all():
             return self.at(x)
         held = (point.sides > 0.0) & (point.sides < 1.0)
-        crossing = ((point.sides == 1.0) & (c > 0.0)) | ((point.sides == 0.0) & (c < 0.0))
-        form = 0.5 * np.einsum("ij,ij->i", self.land.kink_normals(x), x)
-        put = (held | crossing) & (form > c) & (form > 0.0)
-        shrink = np.where(put, (form - c) / np.where(put, form, 1.0), 1.0)
-        return self.at(x * np.sqrt(shrink)[:, None])
+        below = form < reach
+        crossing = ((point.sides == 1.0) & ~below) | ((point.sides == 0.0) & below)
+        put = (held | crossing) & (reach > 0.0) & (form > 0.0)
+        return self.at(x * np.sqrt(np.where(put, reach / np.where(put, form, 1.0), 1.0))[:, None])

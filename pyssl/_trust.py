@@ -33,6 +33,7 @@ _SETTLED = 1e-3
 # between them tells a fall by a power of |W| from one that levels off.
 _MILESTONES = (1e2, 1e4, 1e7)
 _FLAT = 1e-11  # curvature that is zero, relative to the largest met
+_QUARTERS = 6  # how often a rejected step is quartered before a new one is computed
 _VALUE_NOISE = 1e3 * float(np.finfo(float).eps)  # what rounding does to a value
 _DENSE = 300  # below so many weights all eigenvalues of the Hessian are computed
 _MOST_NEGATIVE = 24  # and above it, negative ones are counted as far as this
@@ -148,35 +149,43 @@ def descend(
             outcome = escaped
             break
         small = point.gradient_norm <= limit
-        forcing = min(0.3, math.sqrt(point.gradient_norm / first)) if first else 0.0
-        step, predicted, length, inside = _steihaug(point, radius, max(forcing, 1e-6))
-        if small and norm(step) <= _SETTLED * max(norm(point.x), problem.size):
+        forcing = 0.1 if small else max(min(0.3, math.sqrt(point.gradient_norm / first)), 1e-6)
+        steps = _steihaug(point, radius, forcing)
+        extent = max(norm(point.x), problem.size)
+        if small and norm(steps[0].step) <= _SETTLED * extent:
+            if growth.reached and (outward := _outward(point, rng)) is not None:
+                if not outward.any():
+                    break
+                point = problem.move(point, outward)
+                continue
             index, directions = _negative_curvature(point, rng)
             if index == 0:
                 outcome = Outcome.CONVERGED
                 break
-            if iteration == max_iterations:
-                break
-            there = _escape(problem, point, directions, rng)
+            there = _escape(problem, point, directions, rng) if iteration < max_iterations else None
             if there is None:
-                outcome = Outcome.STALLED
+                if iteration < max_iterations:
+                    outcome = Outcome.STALLED
                 break
             radius = norm(there.x - point.x) * _mean_root(there.metric)
             point, index = there, None
             continue
         if iteration == max_iterations:
             break
-        there = problem.move(point, step)
-        ratio = _agreement(point, there, predicted, problem.value_scale)
-        if ratio < 0.25:
-            radius = 0.25 * length
-        elif ratio > 0.75 and not inside:
-            radius = 2.0 * max(radius, length)
-        if ratio > 0.05:
-            point = there
-        elif norm(step) <= 1e-13 * max(norm(point.x), problem.size):
-            outcome = Outcome.CONVERGED if small else Outcome.STALLED
-            break
+        for trial in steps:
+            there = problem.move(point, trial.step)
+            ratio = _agreement(point, there, trial.fall, problem.value_scale)
+            if ratio < 0.25:
+                radius = 0.25 * trial.length
+            elif ratio > 0.75 and not trial.inside:
+                radius = 2.0 * max(radius, trial.length)
+            if ratio > 0.05:
+                point = there
+                break
+        else:
+            if norm(steps[-1].step) <= 1e-13 * extent:
+                outcome = Outcome.CONVERGED if small else Outcome.STALLED
+                break
     if outcome in (Outcome.STALLED, Outcome.ITERATION_LIMIT):
         outcome = growth.outcome(point, final=True) or outcome
     if index is None:
@@ -212,6 +221,23 @@ class _Growth:
         return Outcome.NO_MINIMISER
 
 
+def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
+    """Return Newton's step along the direction in which x has grown, None where it has settled.
+
+    There the gradient may vanish beside that in other directions long before the minimum, which
+    may lie at infinity. Zero where rounding has left nothing of the curvature.
+    """
+    left, sizes, right = np.linalg.svd(point.x, full_matrices=False)
+    grown = sizes[0] * np.outer(left[:, 0], right[0])
+    probe = rng.standard_normal(grown.shape)
+    typical = norm(point.hvp(probe)) / norm(probe)
+    curvature = float(inner(grown, point.hvp(grown)))
+    if curvature <= 1e-14 * typical * sizes[0] ** 2:
+        return np.zeros_like(grown)
+    factor = -float(inner(grown, point.gradient)) / curvature
+    return None if abs(factor) <= _SETTLED else np.asarray(np.clip(factor, -0.5, 1.0) * grown)
+
+
 def _agreement(point: Point, there: Point, predicted: float, value_scale: float) -> float:
     """Return the fall of the value relative to the model's, or -1 for a step not to take."""
     if not math.isfinite(there.value):
@@ -229,13 +255,22 @@ def _mean_root(metric: Any) -> float:
     return math.sqrt(float(np.mean(metric)))
 
 
-def _steihaug(
-    point: Point, radius: float, forcing: float
-) -> tuple[Floats, float, float, bool]:
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """A step, the fall of the model that it promises, its length in the metric."""
+
+    step: Floats
+    fall: float
+    length: float
+    inside: bool = False  # whether the trust region had no part in it
+
+
+def _steihaug(point: Point, radius: float, forcing: float) -> list[_Step]:
     """Minimise the quadratic model by conjugate gradients inside the trust region.
 
-    Returns the step, the fall of the model, the step's length in the metric, and whether it ends
-    inside; along negative curvature it goes to the boundary.
+    Along negative curvature the step goes to the boundary. Behind it come the steps that smaller
+    trust regions would have given, each a quarter of the one before: they lie on the same path, so
+    that a step which is rejected costs no second one.
     """
     step = np.zeros_like(point.x)
     residual = point.gradient.copy()
@@ -243,10 +278,17 @@ def _steihaug(
     direction = -scaled
     square = first = float(inner(residual, scaled))
     if square == 0.0:
-        return step, 0.0, 0.0, True
+        return [_Step(step, 0.0, 0.0, inside=True)]
     length2, cross, along2 = 0.0, 0.0, square  # of step, step . direction and direction
+    radii = [radius * 4.0**-power for power in range(_QUARTERS + 1)]
+    path: list[_Step] = []
     inside = False
     steepest = 0.0
+
+    def fall(step: Floats, residual: Floats) -> float:
+        # of g.p + p.Hp/2 the residual g + Hp holds the second term
+        return -0.5 * float(inner(point.gradient + residual, step))
+
     for _ in range(10 * point.x.size):
         bent = point.hvp(direction)
         curvature = float(inner(direction, bent))
@@ -255,18 +297,20 @@ def _steihaug(
             # what is left of the gradient points along a symmetry: rounding, not a way down
             inside = True
             break
-        ends = curvature <= 0.0
-        if not ends:
-            alpha = square / curvature
-            ends = length2 + alpha * (2.0 * cross + alpha * along2) >= radius * radius
-        if ends:
-            root = math.sqrt(max(cross * cross + along2 * (radius * radius - length2), 0.0))
-            alpha = (root - cross) / along2
+        alpha = square / curvature if curvature > 0.0 else math.inf
+        while radii and (
+            math.isinf(alpha) or length2 + alpha * (2.0 * cross + alpha * along2) >= radii[-1] ** 2
+        ):
+            crossed = radii.pop()
+            room = (crossed - math.sqrt(length2)) * (crossed + math.sqrt(length2))
+            to = (math.sqrt(max(cross * cross + along2 * room, 0.0)) - cross) / along2
+            there = step + to * direction
+            path.append(_Step(there, fall(there, residual + to * bent), crossed))
+        if not radii:
+            break
         step += alpha * direction
         residual += alpha * bent
-        length2 += alpha * (2.0 * cross + alpha * along2)
-        if ends:
-            break
+        length2 = max(length2 + alpha * (2.0 * cross + alpha * along2), 0.0)
         scaled = residual / point.metric
         before, square = square, float(inner(residual, scaled))
         if square <= forcing * forcing * first:
@@ -277,9 +321,9 @@ def _steihaug(
         along2 = square + beta * beta * along2
         direction *= beta
         direction -= scaled
-    # of g.p + p.Hp/2 the residual g + Hp holds the second term
-    fall = -0.5 * float(inner(point.gradient + residual, step))
-    return step, fall, math.sqrt(max(length2, 0.0)), inside
+    if radii:
+        path.append(_Step(step, fall(step, residual), math.sqrt(length2), inside))
+    return path[::-1]
 
 
 def _negative_curvature(

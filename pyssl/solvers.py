@@ -272,13 +272,15 @@ def _better(ending: Ending, best: Ending, value_scale: float) -> bool:
 
 
 def _result(problem: DirectProblem | ModeProblem, ending: Ending, runs: int) -> MinimizeResult:
-    outcome = ending.outcome
-    if outcome is Outcome.CONVERGED and _scale_free(problem.land):
-        if getattr(problem.land, "weight_decay", 0.0) > 0.0:
-            outcome = Outcome.SCALE_FREE
+    land, outcome = problem.land, ending.outcome
+    weights, value = readonly(problem.weights(ending.point)), ending.point.value
+    if not _scale_free(land):
+        value = float(land.value(weights))
+    elif outcome is Outcome.CONVERGED and getattr(land, "weight_decay", 0.0) > 0.0:
+        outcome = Outcome.SCALE_FREE
     return MinimizeResult(
-        weights=readonly(problem.weights(ending.point)),
-        value=ending.point.value,
+        weights=weights,
+        value=value,
         gradient_norm=ending.point.gradient_norm,
         index=ending.index,
         outcome=outcome,
