@@ -12,7 +12,7 @@ compares two times of the same repetition. The table gives the median over the r
 brackets, the smallest and the largest; then the ratio of the best times, which a busy machine
 disturbs least. Without --single-thread every library uses its default threads.
 
-The losses on embeddings and their peers are in peers_losses.py.
+The losses on embeddings and their peers are in peers_losses.py, descents in peers_descent.py.
 """
 
 from __future__ import annotations
@@ -383,6 +383,54 @@ def memory_rows(quick: bool) -> Iterator[list[str]]:
     yield ["", "PyTorch eager: two matrices of logits, not run", needed, ratio, "", ""]
 
 
+def descent_rows(peers: Peers, quick: bool, repeat: int) -> Iterator[list[str]]:
+    """Yield the rows for descents to a minimum, which take too long to be tasks like the others."""
+    import peers_descent
+
+    d, k = (64, 16) if quick else (512, 128)
+    repeat, patience = min(3, repeat), 5.0 if quick else 30.0
+    moments, W0 = peers_descent.moments(d), peers_descent.start(d, k)
+    for loss, by_torch, target, at_least, what in (
+        (pyssl.InfoNCE(), "infonce_torch", peers_descent.GRADIENT_NORM, 5.0, "gradient norm"),
+        (pyssl.VICReg(), "vicreg_torch", peers_descent.KKT_RESIDUAL, None, "KKT residual"),
+    ):
+        ours: list[float] = []
+        theirs: list[float] = []
+        reached = np.inf
+        for _ in range(repeat):
+            time.sleep(_PAUSE)
+            start = time.perf_counter()
+            # a new landscape each time, so that its modes are found anew
+            land = loss.population(moments, embedding_dim=k)
+            result = pyssl.minimize(land, W0, closed_form=False)
+            ours.append(time.perf_counter() - start)
+            if not (result.converged and result.gradient_norm <= target):
+                raise SystemExit(f"{type(loss).__name__}: {result}")
+            if peers.torch:
+                time.sleep(_PAUSE)
+                evaluate = getattr(peers_descent, by_torch)(peers.torch, moments, k)
+                W, least, spent = peers_descent.lbfgs(
+                    peers.torch, evaluate, W0, target, patience
+                )
+                reached = min(reached, least)
+                theirs.append(spent)
+                error = abs(float(land.value(W)) - result.value) / abs(result.value)
+                if least <= target and error > 1e-9:
+                    raise SystemExit(f"{type(loss).__name__}: L-BFGS is off by {error:.1e}")
+        title = f"{type(loss).__name__}, population, to {what} {target:g}, d = {d}, k = {k}"
+        yield [title, "pyssl.minimize, numerical", milliseconds(ours), "", "", ""]
+        if peers.torch:
+            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+            name = "PyTorch L-BFGS"
+            if reached > target:
+                name += f", **stalls at {reached:.1e}**, time to that"
+            target_met = ""
+            if at_least is not None and not quick:
+                target_met = verdict(f">= {at_least:g}x", statistics.median(ratios) >= at_least)
+            best = f"{min(theirs) / min(ours):.3g}x"
+            yield ["", name, milliseconds(theirs), spread(ratios, "x"), best, target_met]
+
+
 def import_times(repeat: int) -> list[float]:
     """Return what `import pyssl` takes after `import numpy, scipy.linalg`, in seconds."""
     script = (
@@ -582,6 +630,9 @@ def main() -> None:
         target = "" if options.quick else verdict("<= 50 ms", met)
         title = "import, after numpy and scipy.linalg"
         print(f"| {title} | pyssl | {milliseconds(times)} | | | {target} |")
+    if not options.only or len(tasks) + 3 in options.only:
+        for row in descent_rows(peers, options.quick, repeat):
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ from pyssl.moments import MomentAccumulator, Moments
 from pyssl.numerical import NumericalLandscape
 from pyssl.population import BarlowTwinsLandscape, NormalizedBarlowTwinsLandscape
 from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quartic
+from pyssl.solvers import MinimizeResult, MinimizeState, Outcome, minimize
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum, Origin, StationaryPoint
 
@@ -66,6 +67,8 @@ __all__ = [
     "LinearSSL",
     "Loss",
     "Minimum",
+    "MinimizeResult",
+    "MinimizeState",
     "Mode",
     "ModeLandscape",
     "ModeTable",
@@ -75,6 +78,7 @@ __all__ = [
     "NormalizedBarlowTwinsLandscape",
     "NumericalLandscape",
     "Origin",
+    "Outcome",
     "Potential",
     "Quartic",
     "SpectralContrastive",
@@ -88,6 +92,7 @@ __all__ = [
     "classify",
     "effective_rank",
     "get_num_threads",
+    "minimize",
     "participation_ratio",
     "rankme",
     "set_num_threads",

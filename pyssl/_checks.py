@@ -112,6 +112,18 @@ def instance(name: str, value: Any, kind: type | tuple[type, ...], expected: str
         raise TypeError(f"{name} must be {expected}, got {_describe(value)}")
 
 
+def generator(name: str, value: Any) -> np.random.Generator:
+    """Return `value`, a Generator or a seed, as a Generator."""
+    try:
+        return np.random.default_rng(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be a seed or a Generator: {error}") from None
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a seed or a numpy.random.Generator, got {_describe(value)}"
+        ) from None
+
+
 # ---- arrays --------------------------------------------------------------------------------------
 
 

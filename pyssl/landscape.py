@@ -139,7 +139,7 @@ class SpectralEvaluation:
         else:
             _checks.finite("W", weights)
             gram = product_transposed(self._times_scale(weights), weights)
-            linear = _inner(self._times_signal(weights), weights)
+            linear = inner(self._times_signal(weights), weights)
             values = (self._potential_value(gram) - linear + self.constant).astype(weights.dtype)
         return values[()]
 
@@ -214,7 +214,7 @@ class SpectralEvaluation:
             _checks.finite("W", weights)
             gradient = self._times_signal(weights)
             scaled = self._times_scale(weights)
-            linear = _inner(gradient, weights)
+            linear = inner(gradient, weights)
             gram = product_transposed(scaled, weights)
             potential, slope = self._potential_slope(gram)
             gradient *= -2.0
@@ -376,7 +376,7 @@ class SpectralEvaluation:
     def _potential_value(self, gram: Floats) -> Floats:
         """Return Tr r(P) for P (..., k, k)."""
         if isinstance(self.potential, Quartic):
-            return np.asarray(self._q * _inner(gram, gram))
+            return np.asarray(self._q * inner(gram, gram))
         n = np.linalg.eigvalsh(gram.astype(np.float64, copy=False))
         return np.asarray(self.potential.value(np.maximum(n, 0.0)).sum(axis=-1))
 
@@ -390,14 +390,19 @@ class SpectralEvaluation:
         return np.asarray(self.potential.value(n).sum(axis=-1)), slope
 
     def _hvp(self, weights: Floats, direction: Floats) -> Floats:
-        """Return -2 D B + 2 [r'(P) D S + (d r'(P)) W S] with BLAS; broadcasts."""
-        scaled, scaled_direction = self._times_scale(weights), self._times_scale(direction)
-        cross = scaled @ np.swapaxes(direction, -1, -2)
-        change = cross + np.swapaxes(cross, -1, -2)
+        return self._linearised(weights)(direction)
+
+    def _linearised(self, weights: Floats) -> Callable[[Floats], Floats]:
+        """Return the Hessian as a function of a direction, which broadcasts against the weights.
+
+        -2 D B + 2 [r'(P) D S + (d r'(P)) W S] with BLAS. What depends on the weights alone, their
+        eigendecomposition foremost, is computed once.
+        """
+        scaled = self._times_scale(weights)
         gram = product_transposed(scaled, weights)
+        basis = transposed = quotient = None
         if isinstance(self.potential, Quartic):
             slope: Floats = gram * (2.0 * self._q)
-            slope_change: Floats = change * (2.0 * self._q)
         else:
             n, basis = np.linalg.eigh(gram.astype(np.float64, copy=False))
             n = np.maximum(n, 0.0)
@@ -405,13 +410,22 @@ class SpectralEvaluation:
             slope = (basis * self.potential.slope(n)[..., None, :]) @ transposed
             # the derivative of a matrix function, by divided differences in its eigenbasis
             quotient = self.potential.slope_quotient(n[..., :, None], n[..., None, :])
-            slope_change = basis @ (quotient * (transposed @ change @ basis)) @ transposed
-        dtype = direction.dtype
-        result = slope.astype(dtype, copy=False) @ scaled_direction
-        result += slope_change.astype(dtype, copy=False) @ scaled
-        result -= self._times_signal(direction)
-        result *= 2.0
-        return np.asarray(result)
+
+        def along(direction: Floats) -> Floats:
+            cross = scaled @ np.swapaxes(direction, -1, -2)
+            change = cross + np.swapaxes(cross, -1, -2)
+            if quotient is None:
+                slope_change: Floats = change * (2.0 * self._q)
+            else:
+                slope_change = basis @ (quotient * (transposed @ change @ basis)) @ transposed
+            dtype = direction.dtype
+            result = slope.astype(dtype, copy=False) @ self._times_scale(direction)
+            result += slope_change.astype(dtype, copy=False) @ scaled
+            result -= self._times_signal(direction)
+            result *= 2.0
+            return np.asarray(result)
+
+        return along
 
 
 class ModeLandscape(SpectralEvaluation):
@@ -566,7 +580,7 @@ def assemble_hessian(hvp: Callable[[Floats, Floats], Floats], weights: Floats) -
     return np.asarray(0.5 * (result + np.swapaxes(result, -1, -2)))
 
 
-def _inner(a: Floats, b: Floats) -> Floats:
+def inner(a: Floats, b: Floats) -> Floats:
     """Return sum a*b over the last two axes, in double."""
     if a.ndim == 2:
         # not by BLAS: its threads, woken for this, would spin on the cores that our own need next
