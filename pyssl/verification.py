@@ -103,12 +103,13 @@ class Verification:
         verdict = "agree" if self.agrees else "differ"
         lines = [
             self.loss,
-            f"theory ({self.level}) and training {verdict}: rank {self.theory_rank} and"
-            f" {self.trained_rank}, spectra within {self.spectrum_error:.2g} of the largest"
-            f" amplitude, {int(self.beyond_noise.sum())} mode(s) beyond noise",
-            f"n = {self.n_samples}, embedding dim {self.embedding_dim}, weight decay"
-            f" {self.weight_decay:g}; value {self.theory_value:.6g} and {self.trained_value:.6g};"
-            f" angle {math.degrees(self.subspace_angle):.2g} degrees",
+            f"theory ({self.level}) and training {verdict} on {self.n_samples} pairs, embedding dim"
+            f" {self.embedding_dim}, weight decay {self.weight_decay:g}",
+            f"rank {self.theory_rank} and {self.trained_rank}; spectra within"
+            f" {self.spectrum_error:.2g} of the largest amplitude,"
+            f" {int(self.beyond_noise.sum())} mode(s) beyond noise",
+            f"value {self.theory_value:.6g} and {self.trained_value:.6g}; learned subspaces"
+            f" {math.degrees(self.subspace_angle):.2g} degrees apart",
             "",
             f"  {'mode':>4}  {'alignment':>9}  {'theory':>10}  {'trained':>10}  {'noise':>8}",
         ]
@@ -291,7 +292,8 @@ def _run(
     else:
         predicted = minimize(land, restarts=restarts, rng=rng)
 
-    size = _START * math.sqrt(loss.embedding_unit / max(float(np.trace(moments.covariance)), 1e-300))
+    variance = max(float(np.trace(moments.covariance)), float(np.finfo(float).tiny))
+    size = _START * math.sqrt(loss.embedding_unit / variance)
     batch = loss.empirical(x, x_plus, k, g)
     results = [
         minimize(batch, size * rng.standard_normal(batch.shape), rng=rng, callback=callback)
@@ -347,8 +349,8 @@ def _reasons(loss: Loss, run: _Run, x: npt.NDArray[Any], theory: Array) -> tuple
     n = len(x)
     if loss.log_candidates(n) > 0.0:
         reasons.append(
-            f"theory has infinitely many negatives, the batch {n - 1} a sample: a relative change of"
-            f" order 1/n = {1.0 / n:.1e}"
+            f"theory has infinitely many negatives, the batch {n - 1} a sample: a relative change"
+            f" of order 1/n = {1.0 / n:.1e}"
         )
     if loss.needs_gaussian_views:
         excess, error = _excess_kurtosis(x, run.moments)
@@ -360,7 +362,7 @@ def _reasons(loss: Loss, run: _Run, x: npt.NDArray[Any], theory: Array) -> tuple
     if loss.scale_free:
         spread = effective_rank(theory) if theory.any() else math.nan
         reasons.append(
-            f"theory is to leading order in 1/effective rank; the effective rank here is {spread:.3g}"
+            f"theory is to leading order in 1/effective rank, and the effective rank is {spread:.3g}"
         )
     if run.level == "effective":
         reasons.append("theory is the fourth-order expansion, not the exact expectation")
