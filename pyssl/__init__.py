@@ -29,6 +29,7 @@ from pyssl.classification import classify
 from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
 from pyssl.hinge import VICRegLandscape
+from pyssl.flow import Flow, FlowOutcome, FlowState, gradient_flow
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
 from pyssl.losses import (
@@ -60,6 +61,9 @@ __all__ = [
     "CollapseReport",
     "CustomPotential",
     "EmpiricalLandscape",
+    "Flow",
+    "FlowOutcome",
+    "FlowState",
     "InfoNCE",
     "InfoNCEPotential",
     "Landscape",
@@ -88,6 +92,7 @@ __all__ = [
     "classify",
     "effective_rank",
     "get_num_threads",
+    "gradient_flow",
     "participation_ratio",
     "rankme",
     "set_num_threads",
