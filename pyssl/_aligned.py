@@ -20,8 +20,8 @@ Floats = npt.NDArray[Any]
 
 # Commuting and aligned mean: up to so many d eps of the norms.
 _ULPS = 64.0
-# The golden ratio: a combination of B and S in which what is apart in either stays apart.
-_MIX = 0.6180339887498949
+# Combinations of B and S, of which the one is taken that keeps apart best what is apart in either.
+_MIXES = (0.618, 1.732, -0.577, -1.414)
 # The scalar equations of potentials without formula are solved to this relative accuracy.
 _SCALAR_RTOL = 1e-12
 
@@ -101,7 +101,10 @@ def _shared_eigenbasis(B: Array, S: Array, eps: float) -> tuple[Array, Array, Ar
     if np.abs(B @ S - S @ B).max() > tolerance * sizes[0] * sizes[1]:
         return None
     unit = [matrix / (size or 1.0) for matrix, size in zip((B, S), sizes, strict=True)]
-    basis = np.linalg.eigh(unit[0] + _MIX * unit[1])[1]
+    basis = max(
+        (np.linalg.eigh(unit[0] + mix * unit[1]) for mix in _MIXES),
+        key=lambda solved: min((gap for gap in np.diff(solved[0]) if gap > tolerance), default=0.0),
+    )[1]
     spectra = []
     for matrix, size in zip((B, S), sizes, strict=True):
         turned = basis.T @ matrix @ basis

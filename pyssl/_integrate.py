@@ -157,7 +157,7 @@ def follow(
     else:
         solver = DOP853(slope, 0.0, start, horizon, **options)
     largest = size = float(np.linalg.norm(start))
-    tested = 0.0
+    tested, norm_then = 0.0, np.inf
     for _ in range(_STEPS):
         message = solver.step()
         w, t = solver.y, float(solver.t)
@@ -198,11 +198,14 @@ def follow(
         if path.filled == len(times):
             break
         # too early a test would cost a Hessian a step; at rest the bound is soon met
-        if t > 2.0 * tested and norm * t <= rtol * largest:
-            tested = t
-            if _at_rest(problem, w, gradient, curvature, largest, rtol, stiff):
+        noise = norm <= 64.0 * _EPS * curvature * largest
+        if t > 2.0 * tested and (noise or norm * t <= rtol * largest):
+            # noise does not fall any more
+            left = 0.0 if noise and norm > 0.5 * norm_then else 0.1 * rtol * largest
+            if _at_rest(problem, w, gradient, curvature, left, stiff):
                 path.outcome = "converged"
                 break
+            tested, norm_then = t, norm
         if solver.status == "finished":
             break
         if not stiff and solver.nfev > _EVALUATIONS:
@@ -254,11 +257,13 @@ def _at_rest(
     w: Array,
     gradient: Array,
     curvature: float,
-    largest: float,
-    rtol: float,
+    distance: float,
     stiff: bool,
 ) -> bool:
-    """Return whether the flow has come within a tenth of `rtol` of a limit that is no saddle."""
+    """Return whether the flow is within a `distance` of a limit that is no saddle.
+
+    A distance of 0 stands for a gradient that is all rounding: then only the curvature decides.
+    """
     norm = float(np.linalg.norm(gradient))
     flat = _flat(curvature, norm, w)
     if not stiff:
@@ -266,11 +271,11 @@ def _at_rest(
     spectrum, basis = np.linalg.eigh(problem.hessian(w))
     top = float(np.abs(spectrum).max())
     floor = max(flat, 4.0 * len(w) * _EPS * top)
-    if spectrum[0] < -floor:
-        return False
+    if spectrum[0] < -floor or distance == 0.0:
+        return bool(spectrum[0] >= -floor)
     # the step that Newton's method has left; across gauge orbits there is no gradient
     left = (basis.T @ gradient) / np.maximum(spectrum, 4.0 * len(w) * _EPS * top)
-    return float(np.linalg.norm(left)) <= 0.1 * rtol * largest
+    return float(np.linalg.norm(left)) <= distance
 
 
 def is_saddle(problem: Problem, w: Array) -> bool:
