@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,13 @@ class ModeFrame:
     basis: Array | None = None
     rates: Array | None = None
     scales: Array | None = None
+
+    def fitted(self, start: Array, eps: float) -> ModeFrame:
+        """Turn the modes that are tied in B and in S so that the start is diagonal in them."""
+        if self.basis is None or self.rates is None or self.scales is None:
+            return self
+        basis = _fitted_basis(self.basis, self.rates, self.scales, start, eps)
+        return replace(self, basis=basis, covectors=basis * np.sqrt(np.abs(self.scales)))
 
     def amplitudes(self, weights: Floats) -> Array:
         """Return n_j (..., m) of weights (..., k, d)."""
@@ -126,7 +133,7 @@ class AlignedFlow:
     Attributes
     ----------
     potential : Potential
-    basis : (d, m) the shared eigenvectors, turned inside tied eigenvalues to fit the start.
+    basis : (d, m) the shared eigenvectors, fitted to the start.
     start : (k, m) the start in them.
     rates, scales, deficits : (m,) eigenvalues b_j of B and s_j of S, r'(inf) - b_j/s_j.
     """
@@ -142,13 +149,13 @@ class AlignedFlow:
     def of(
         cls, land: SpectralEvaluation, frame: ModeFrame | None, start: Array, eps: float
     ) -> AlignedFlow | str:
-        """Return the flow, or why there is none."""
+        """Return the flow in modes fitted to the start, or why there is none."""
         if frame is None:
             return "the landscape is not spectral"
         if frame.basis is None or frame.rates is None or frame.scales is None:
             return "B and S don't commute"
         d = len(frame.basis)
-        basis = _fitted_basis(frame.basis, frame.rates, frame.scales, start, eps)
+        basis = frame.basis
         columns = start @ basis
         # what rounding may have put into a column; nothing where the basis is the standard one
         floor = 8.0 * d * eps * np.linalg.norm(np.abs(start) @ np.abs(basis), axis=0)
@@ -175,16 +182,13 @@ class AlignedFlow:
         return np.flatnonzero(self._sizes > 0.0)
 
     def weights(self, times: Array) -> Floats:
-        """Return W (t, k, d) at `times`, which may end with inf; inf where a mode is."""
-        factors = np.zeros((len(times), len(self.rates)))
+        """Return W (t, k, d) at `times`, which may end with inf; nan where a mode is infinite."""
         active = self._active
-        factors[:, active] = self._factors(times, active)
-        # 0 inf is no contribution, and (inf) x (a row of the basis) is a divergence whatever its
-        # signs: told by the columns, not by products with inf
-        columns = self.start * factors[:, None, :]
+        factors = self._factors(times, active)
         result = np.full((len(times), len(self.start), len(self.basis)), np.nan)
-        finite = np.isfinite(columns).all(axis=(1, 2))
-        result[finite] = columns[finite] @ self.basis.T
+        finite = np.isfinite(factors).all(axis=1)
+        columns = self.start[:, active] * factors[finite, None, :]
+        result[finite] = columns @ self.basis[:, active].T
         return result
 
     def _factors(self, times: Array, active: npt.NDArray[np.intp]) -> Array:

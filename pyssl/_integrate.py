@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -157,24 +158,31 @@ def follow(
     else:
         solver = DOP853(slope, 0.0, start, horizon, **options)
     largest = size = float(np.linalg.norm(start))
+    norm = float(np.linalg.norm(gradient))
     tested, norm_then = 0.0, np.inf
     for _ in range(_STEPS):
-        message = solver.step()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # what LSODA warns of goes into the error below
+            message = solver.step() or ""
         w, t = solver.y, float(solver.t)
         top = float(np.abs(w).max())
         failed = solver.status == "failed"
         if failed and top < 1e6 * max(largest, float(np.abs(start).max())) and np.isfinite(top):
-            raise RuntimeError(f"the flow can't be followed beyond time {t:.6g}: {message}")
+            reason = " ".join([*(str(warning.message) for warning in caught), message])
+            raise RuntimeError(
+                f"the flow can't be followed beyond time {t:.6g}, where the gradient norm is"
+                f" {norm:.3g}; is the landscape smooth there? ({reason})"
+            )
         if failed or not top <= LARGEST:
             path.outcome, path.end = "diverged", t
             break
-        passed, slope_before = value, float(np.linalg.norm(gradient))
+        passed, norm_before = value, norm
         value, gradient = problem.value_and_gradient(w)
         norm = float(np.linalg.norm(gradient))
         size = float(np.linalg.norm(w))
         largest = max(largest, size)
         # what the errors of a step, and rounding, may add to the value
-        slack = 10.0 * np.sqrt(len(w)) * (rtol * size + atol) * max(slope_before, norm)
+        slack = 10.0 * np.sqrt(len(w)) * (rtol * size + atol) * max(norm_before, norm)
         slack += 64.0 * _EPS * (abs(value) + curvature * largest**2)
         if not value <= passed + slack:
             raise RuntimeError(
@@ -197,9 +205,11 @@ def follow(
             break
         if path.filled == len(times):
             break
-        # too early a test would cost a Hessian a step; at rest the bound is soon met
-        noise = norm <= 64.0 * _EPS * curvature * largest
-        if t > 2.0 * tested and (noise or norm * t <= rtol * largest):
+        # too early a test would cost a Hessian a step; at rest the bound is soon met. Explicit steps
+        # end at the edge of stability, where the gradient does not fall below their own error
+        noise = norm <= (64.0 * _EPS if stiff else 100.0 * rtol) * curvature * largest
+        soon = noise or norm * t <= rtol * largest
+        if soon and t > 2.0 * tested and (stiff or t > finite_last):
             # noise does not fall any more
             left = 0.0 if noise and norm > 0.5 * norm_then else 0.1 * rtol * largest
             if _at_rest(problem, w, gradient, curvature, left, stiff):

@@ -213,7 +213,9 @@ def gradient_flow(
     potentials each mode's scalar equation is solved to 1e-12.
 
     The flow is at rest, and is not followed further, once the Newton step that is left is below
-    rtol/10 times the largest |W| so far, with no negative curvature. A start whose gradient is zero
+    rtol/10 times the largest |W| so far, or its gradient is rounding, with no negative curvature;
+    the explicit method, asked for infinite time, takes modes slower than about 100 rtol times the
+    fastest for resting. A start whose gradient is zero
     within rounding, 16 eps |Hessian| |W|, stays: also at a saddle, and at W = 0. Flows that pass
     |W| = 1e70 have diverged.
 
@@ -243,7 +245,9 @@ def gradient_flow(
         raise TypeError(f"callback must be a function or None, got {type(callback).__name__}")
 
     w0 = first.astype(np.float64)
+    eps = float(np.finfo(first.dtype).eps)
     problem, frame = Problem(land), mode_frame(land)
+    frame = None if frame is None else frame.fitted(w0, eps)
     value, gradient = problem.value_and_gradient(w0.reshape(-1))
     if not (np.isfinite(value) and np.isfinite(gradient).all()):
         raise ValueError(f"start must be where the landscape is finite, got the value {value:g}")
@@ -259,7 +263,6 @@ def gradient_flow(
         path.weights[(moments > 0.0) & stopped] = np.nan
         return _flow(problem, frame, first, moments, path, closed_form=False)
     if method in ("auto", "closed form"):
-        eps = float(np.finfo(first.dtype).eps)
         aligned = AlignedFlow.of(land, frame, w0, eps)  # type: ignore[arg-type]
         if isinstance(aligned, AlignedFlow):
             assert frame is not None
