@@ -120,9 +120,9 @@ class Flow:
     >>> flow
     Flow(completed at time 4, closed form)
      time         value  |gradient|  learned
-        0  -1.49999e-06    0.004472        0
-        2      -1.98528      0.2479        1
-        4      -2.48831      0.2157        2
+        0        -3e-06    0.004472        0
+        2      -1.93546      0.9452        1
+        4      -2.49488      0.1918        2
     >>> flow.learning_times.round(3)
     array([1.814, 3.454])
     """

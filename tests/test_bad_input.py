@@ -227,6 +227,7 @@ DOORS = [
         "start",
         lambda a: pyssl.gradient_flow(QUARTIC, a, [0.0, 0.1]).weights,
         0.125 * W,
+        keeps_float32=True,
     ),
     Door(
         "gradient_flow",
