@@ -28,8 +28,8 @@ from pyssl._threads import get_num_threads, set_num_threads
 from pyssl.classification import classify
 from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
-from pyssl.hinge import VICRegLandscape
 from pyssl.flow import Flow, FlowOutcome, FlowState, gradient_flow
+from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
 from pyssl.losses import (

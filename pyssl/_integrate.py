@@ -205,7 +205,7 @@ def follow(
             break
         if path.filled == len(times):
             break
-        # too early a test would cost a Hessian a step; at rest the bound is soon met; explicit steps
+        # too early a test would cost a Hessian a step; at rest the bound is met soon. Explicit steps
         # end at the edge of stability, where the gradient does not fall below their own error
         noise = norm <= (64.0 * _EPS if stiff else 100.0 * rtol) * curvature * largest
         soon = noise or norm * t <= rtol * largest
