@@ -13,7 +13,17 @@ import numpy.typing as npt
 
 from pyssl.landscape import Landscape
 
-__all__ = ["LARGEST", "STIFF_LIMIT", "Path", "Problem", "follow", "is_saddle"]
+__all__ = [
+    "LARGEST",
+    "STIFF_LIMIT",
+    "Array",
+    "Hook",
+    "Path",
+    "Problem",
+    "crossing",
+    "follow",
+    "is_saddle",
+]
 
 Array = npt.NDArray[np.float64]
 # (time, value, gradient norm) -> whether to stop
@@ -197,7 +207,7 @@ def follow(
                 path.fill(i + 1, dense(times[i]))
             for j in np.flatnonzero(above & ~reached):
                 excess = partial(_excess, watched, dense, int(j), float(levels[j]))
-                path.crossed[j] = _crossing(excess, float(solver.t_old), t)
+                path.crossed[j] = crossing(excess, float(solver.t_old), t)
             reached |= above
         path.end = t
         if hook(t, value, norm):
@@ -205,8 +215,8 @@ def follow(
             break
         if path.filled == len(times):
             break
-        # too early a test would cost a Hessian a step; at rest the bound is met soon. Explicit steps
-        # end at the edge of stability, where the gradient does not fall below their own error
+        # Too early a test would cost a Hessian a step; at rest the bound is met soon. Explicit
+        # steps end at the edge of stability: the gradient does not fall below their own error.
         noise = norm <= (64.0 * _EPS if stiff else 100.0 * rtol) * curvature * largest
         soon = noise or norm * t <= rtol * largest
         if soon and t > 2.0 * tested and (stiff or t > finite_last):
@@ -326,7 +336,7 @@ def _excess(
     return float(watched(dense(time))[j] - level)
 
 
-def _crossing(gap: Callable[[float], float], low: float, high: float) -> float:
+def crossing(gap: Callable[[float], float], low: float, high: float) -> float:
     """Return where `gap` changes sign."""
     from scipy.optimize import brentq
 

@@ -14,6 +14,8 @@ from pyssl import _checks
 from pyssl._aligned import AlignedFlow, ModeFrame, mode_frame
 from pyssl._integrate import LARGEST, STIFF_LIMIT, Path, Problem, follow, is_saddle
 from pyssl._pencil import Array, readonly
+from pyssl._sliding import slide
+from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape
 from pyssl.spectral import SpectralLandscape
 
@@ -89,7 +91,8 @@ class Flow:
     weights : (t, k, d) ndarray
         W(t), of the dtype of the start; nan at times that the flow was not followed to.
     values, gradient_norms : (t,) ndarray
-        L and the Frobenius norm of its gradient; nan where the weights are.
+        L and the Frobenius norm of its gradient (of hinge VICReg: the KKT residual); nan where the
+        weights are.
     outcome : FlowOutcome
     end_time : float
         The time to which the flow was followed: the last one unless it diverged or was stopped.
@@ -219,6 +222,9 @@ def gradient_flow(
     within rounding, 16 eps |Hessian| |W|, stays: also at a saddle, and at W = 0. Flows that pass
     |W| = 1e70 have diverged.
 
+    On population VICReg the flow follows the subgradient of least norm along the kinks of its
+    hinges (theory 3.5), in smooth pieces, whatever integrating method is asked for.
+
     Examples
     --------
     >>> import numpy as np, pyssl
@@ -270,12 +276,16 @@ def gradient_flow(
             return _flow(problem, frame, first, moments, path, closed_form=True)
         if method == "closed form":
             raise ValueError(f"method 'closed form' is not for this flow: {aligned}")
+    small = _ABSOLUTE * rtol * float(np.abs(w0).max()) if atol is None else atol
+    if isinstance(land, VICRegLandscape):
+        path = slide(land, w0.reshape(-1), moments, rtol=rtol, atol=small, hook=hook)
+        return _flow(problem, frame, first, moments, path, closed_form=False)
     path = follow(
         problem,
         w0.reshape(-1),
         moments,
         rtol=rtol,
-        atol=_ABSOLUTE * rtol * float(np.abs(w0).max()) if atol is None else atol,
+        atol=small,
         stiff=method == "implicit" or (method != "explicit" and w0.size <= STIFF_LIMIT),
         watched=_watched(frame, land.shape),
         levels=_levels(frame),
@@ -372,6 +382,8 @@ def _flow(
     for i in np.flatnonzero(np.isfinite(path.weights).all(axis=1)):
         values[i], gradient = problem.value_and_gradient(path.weights[i])
         norms[i] = np.linalg.norm(gradient)
+        if isinstance(problem.land, VICRegLandscape):
+            norms[i] = problem.land.kkt_residual(path.weights[i].reshape(start.shape))[0]
     weights = path.weights.reshape(len(times), *start.shape)
     flow = Flow(
         times=readonly(times),

@@ -272,6 +272,42 @@ def test_tighter_tolerances_are_closer(rng: np.random.Generator) -> None:
     assert errors[1] < 1e-5 * np.abs(exact).max()
 
 
+# ---- kinks --------------------------------------------------------------------------------------
+
+
+def test_flows_along_kinks_are_limits_of_subgradient_steps(rng: np.random.Generator) -> None:
+    # a step so small that plain subgradient descent chatters around the kinks within 1e-4
+    for k, d in ((1, 2), (2, 3), (3, 3)):
+        moments = random_moments(random_spectrum(d, rng, positive=True), rng)
+        land = pyssl.VICReg().population(moments, k, 0.01)
+        start = 0.3 * rng.standard_normal((k, d))
+        step, expected = 2e-5, start.copy()
+        for _ in range(20_000):
+            expected -= step * land.gradient(expected)
+        flow = pyssl.gradient_flow(land, start, [0.0, 0.1, 20_000 * step])
+        assert np.abs(land.kinks(flow.weights[-1])).min() < 1e-12  # it got to a kink
+        np.testing.assert_allclose(flow.weights[-1], expected, atol=5e-3)
+
+
+def test_limits_on_kinks(rng: np.random.Generator) -> None:
+    met = 0
+    for _ in range(12):
+        d, k = (int(size) for size in rng.integers(1, 5, 2))
+        moments = random_moments(random_spectrum(d, rng, positive=True), rng)
+        land = pyssl.VICReg().population(moments, k, 0.01)
+        states: list[pyssl.FlowState] = []
+        flow = pyssl.gradient_flow(
+            land, 0.1 * rng.standard_normal((k, d)), [0.0, np.inf], callback=states.append
+        )
+        assert flow.outcome == "converged"
+        residual, theta = land.kkt_residual(flow.weights[-1])
+        scale = np.linalg.norm(land.gradient(flow.weights[0]))
+        assert residual == flow.gradient_norms[-1] <= 1e-6 * scale
+        assert (np.diff([state.value for state in states]) <= 1e-7).all()
+        met += bool(((theta > 0.0) & (theta < 1.0)).any())
+    assert met >= 4
+
+
 # ---- ends ---------------------------------------------------------------------------------------
 
 
