@@ -409,9 +409,7 @@ def descent_rows(peers: Peers, quick: bool, repeat: int) -> Iterator[list[str]]:
             if peers.torch:
                 time.sleep(_PAUSE)
                 evaluate = getattr(peers_descent, by_torch)(peers.torch, moments, k)
-                W, least, spent = peers_descent.lbfgs(
-                    peers.torch, evaluate, W0, target, patience
-                )
+                W, least, spent = peers_descent.lbfgs(peers.torch, evaluate, W0, target, patience)
                 reached = min(reached, least)
                 theirs.append(spent)
                 error = abs(float(land.value(W)) - result.value) / abs(result.value)

@@ -28,6 +28,7 @@ from pyssl._threads import get_num_threads, set_num_threads
 from pyssl.classification import classify
 from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
+from pyssl.flow import Flow, FlowOutcome, FlowState, gradient_flow
 from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
@@ -48,6 +49,7 @@ from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quart
 from pyssl.solvers import MinimizeResult, MinimizeState, Outcome, minimize
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum, Origin, StationaryPoint
+from pyssl.verification import Verification, verify
 
 if TYPE_CHECKING:
     from pyssl.estimator import LinearSSL as LinearSSL
@@ -61,6 +63,9 @@ __all__ = [
     "CollapseReport",
     "CustomPotential",
     "EmpiricalLandscape",
+    "Flow",
+    "FlowOutcome",
+    "FlowState",
     "InfoNCE",
     "InfoNCEPotential",
     "Landscape",
@@ -87,16 +92,19 @@ __all__ = [
     "StationaryPoint",
     "ThresholdWarning",
     "VICReg",
+    "Verification",
     "VICRegLandscape",
     "__version__",
     "classify",
     "effective_rank",
     "get_num_threads",
+    "gradient_flow",
     "minimize",
     "participation_ratio",
     "rankme",
     "set_num_threads",
     "stable_rank",
+    "verify",
 ]
 
 

@@ -140,9 +140,7 @@ def _lowest(land: Any, m: Moments, restarts: int, rng: np.random.Generator) -> _
     return _Counted(weights, value, spectrum, tolerance, rank, attained, settled, outcome)
 
 
-def _causes(
-    land: Any, m: Moments, found: _Counted, restarts: int, rng: np.random.Generator
-) -> Any:
+def _causes(land: Any, m: Moments, found: _Counted, restarts: int, rng: np.random.Generator) -> Any:
     """Count modes as theory 5 does, each count the rank of a minimum of its own."""
     k, d, rank, g = land.shape[0], m.dim, found.rank, land.weight_decay
     number = np.arange(1, d + 1)

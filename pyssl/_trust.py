@@ -210,7 +210,9 @@ class _Growth:
     def outcome(self, point: Point, *, final: bool = False) -> Outcome | None:
         """Return how a run ends that has passed the last milestone, or a `final` one any."""
         length, passed = norm(point.x), self._values
-        while len(passed) <= len(_MILESTONES) and length > _MILESTONES[len(passed) - 1] * self._unit:
+        while (
+            len(passed) <= len(_MILESTONES) and length > _MILESTONES[len(passed) - 1] * self._unit
+        ):
             passed.append(point.value)
         if len(passed) <= len(_MILESTONES) and not (final and self.reached):
             return None
@@ -326,9 +328,7 @@ def _steihaug(point: Point, radius: float, forcing: float) -> list[_Step]:
     return path[::-1]
 
 
-def _negative_curvature(
-    point: Point, rng: np.random.Generator
-) -> tuple[int, list[Floats]]:
+def _negative_curvature(point: Point, rng: np.random.Generator) -> tuple[int, list[Floats]]:
     """Count the negative eigenvalues of the Hessian, with directions that go with them.
 
     Of the Hessian scaled by the metric on both sides, which has the same inertia and, for a good
@@ -379,7 +379,9 @@ def _escape(
 
     One alone would lead from the origin to the next saddle, where only one row of W has grown.
     """
-    mixture = sum(c * d for c, d in zip(rng.standard_normal(len(directions)), directions, strict=True))
+    mixture = sum(
+        c * d for c, d in zip(rng.standard_normal(len(directions)), directions, strict=True)
+    )
     for direction in (mixture, directions[0]):
         direction = direction / norm(direction)
         if float(inner(direction, point.gradient)) > 0.0:

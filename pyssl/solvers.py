@@ -303,8 +303,10 @@ def _by_formula(land: Any) -> MinimizeResult:
             outcome = Outcome.UNBOUNDED
     gradient = np.nan
     if known:
-        gradient = norm(DirectProblem(land)._evaluate(weights)[1]) if _scale_free(land) else norm(
-            land.gradient(weights)
+        gradient = (
+            norm(DirectProblem(land)._evaluate(weights)[1])
+            if _scale_free(land)
+            else norm(land.gradient(weights))
         )
     return MinimizeResult(
         weights=weights,

@@ -222,6 +222,20 @@ DOORS = [
         lambda a: VICREG.with_slopes(a).value(W),
         np.array([0.0, 1.0]),
     ),
+    Door(
+        "gradient_flow",
+        "start",
+        lambda a: pyssl.gradient_flow(QUARTIC, a, [0.0, 0.1]).weights,
+        0.125 * W,
+        keeps_float32=True,
+    ),
+    Door(
+        "gradient_flow",
+        "times",
+        lambda a: pyssl.gradient_flow(QUARTIC, 0.125 * W, a).values,
+        np.array([0.0, 0.0625, 0.125]),
+        ("infinity", "beyond float64"),
+    ),
     weights("ModeLandscape.from_weights", "W", MODES.from_weights, W),
     weights("ModeLandscape.to_weights", "U", MODES.to_weights, W),
     weights("ModeLandscape.gradient_to_weights", "G", MODES.gradient_to_weights, W),
@@ -239,7 +253,7 @@ DOORS = [
 NO_DOORS = {
     "Landscape": "an interface",
     **dict.fromkeys(
-        ("CollapseReport", "Minimum", "ModeTable", "Origin"),
+        ("CollapseReport", "Flow", "Minimum", "ModeTable", "Origin"),
         "results: made by the library",
     ),
     **dict.fromkeys(

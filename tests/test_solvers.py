@@ -138,15 +138,11 @@ def unbounded_by_coupling() -> pyssl.SpectralLandscape:
 
 
 def beyond_the_slope_limit() -> pyssl.SpectralLandscape:
-    return pyssl.SpectralLandscape(
-        np.diag([5.0, 0.5]), np.eye(2), pyssl.InfoNCEPotential(0.5), 2
-    )
+    return pyssl.SpectralLandscape(np.diag([5.0, 0.5]), np.eye(2), pyssl.InfoNCEPotential(0.5), 2)
 
 
 def at_the_slope_limit() -> pyssl.SpectralLandscape:
-    return pyssl.SpectralLandscape(
-        np.diag([2.0, 0.5]), np.eye(2), pyssl.InfoNCEPotential(0.5), 2
-    )
+    return pyssl.SpectralLandscape(np.diag([2.0, 0.5]), np.eye(2), pyssl.InfoNCEPotential(0.5), 2)
 
 
 def without_augmentation(partition: str) -> pyssl.Landscape:
