@@ -49,7 +49,8 @@ class Verification:
     theory_spectrum, trained_spectrum : (d,) ndarray
         n_j = v_j'S W'W S v_j in theory's modes v_j; shares of their sum for scale-free losses.
     noise : (d,) ndarray
-        Standard error of trained - theory, from training on both halves of the views.
+        Standard error of trained - theory, from training on both halves of the views; inf where
+        tied modes leave open which of them are learned.
     beyond_noise : (d,) ndarray of bool
         Modes that differ by more than three of those.
     spectrum_error : float
@@ -103,13 +104,19 @@ class Verification:
         verdict = "agree" if self.agrees else "differ"
         lines = [
             self.loss,
-            f"theory ({self.level}) and training {verdict} on {self.n_samples} pairs, embedding dim"
-            f" {self.embedding_dim}, weight decay {self.weight_decay:g}",
-            f"rank {self.theory_rank} and {self.trained_rank}; spectra within"
-            f" {self.spectrum_error:.2g} of the largest amplitude,"
-            f" {int(self.beyond_noise.sum())} mode(s) beyond noise",
-            f"value {self.theory_value:.6g} and {self.trained_value:.6g}; learned subspaces"
-            f" {math.degrees(self.subspace_angle):.2g} degrees apart",
+            (
+                f"theory ({self.level}) and training {verdict} on {self.n_samples} pairs;"
+                f" embedding dim {self.embedding_dim}, weight decay {self.weight_decay:g}"
+            ),
+            (
+                f"rank {self.theory_rank} and {self.trained_rank}; spectra within"
+                f" {self.spectrum_error:.2g} of the largest amplitude,"
+                f" {int(self.beyond_noise.sum())} mode(s) beyond noise"
+            ),
+            (
+                f"value {self.theory_value:.6g} and {self.trained_value:.6g}; learned subspaces"
+                f" {math.degrees(self.subspace_angle):.2g} degrees apart"
+            ),
             "",
             f"  {'mode':>4}  {'alignment':>9}  {'theory':>10}  {'trained':>10}  {'noise':>8}",
         ]
@@ -210,9 +217,14 @@ def verify(
     theory, trained = spectrum(whole.predicted), spectrum(whole.trained)
     first_gap, second_gap = (spectrum(h.trained) - spectrum(h.predicted) for h in halves)
     # half the difference of two halves has the standard error of the whole; a single one is a poor
-    # estimate, so none counts for less than all modes' together
-    apart = 0.5 * np.abs(first_gap - second_gap)
-    noise = np.maximum(apart, math.sqrt(float(np.mean(apart**2))))
+    # estimate, so none counts for less than all modes' together, in proportion to their amplitudes
+    apart, scale = 0.5 * np.abs(first_gap - second_gap), np.maximum(theory, trained)
+    known = scale > RANK_TOLERANCE * scale.max(initial=0.0)
+    relative = apart[known] / scale[known]
+    common = math.sqrt(float(np.mean(relative**2))) if known.any() else 0.0
+    noise = np.maximum(apart, common * scale)
+    if whole.degenerate:
+        noise = np.full_like(noise, np.inf)
     top = max(float(theory.max(initial=0.0)), float(np.finfo(float).tiny))
     gap = np.abs(trained - theory)
     return Verification(
@@ -248,6 +260,7 @@ class _Run:
     land: Any  # theory's landscape
     level: str
     predicted: _End
+    degenerate: bool  # whether theory leaves open which modes are learned
     trained: _End
     converged: bool
 
@@ -305,6 +318,7 @@ def _run(
         land,
         level,
         end(predicted.weights, float(predicted.value)),
+        getattr(predicted, "degenerate", False),
         end(best.weights, float(best.value) - loss.log_candidates(len(x))),
         bool(best.converged),
     )
@@ -325,7 +339,9 @@ def _amplitudes(weights: Array, covectors: Array, shares: bool) -> Array:
     coordinates = weights @ covectors
     amplitudes = np.einsum("ij,ij->j", coordinates, coordinates)
     total = float(amplitudes.sum())
-    return amplitudes / total if shares and total > 0.0 else amplitudes
+    if shares and total > 0.0:
+        amplitudes /= total
+    return np.asarray(amplitudes)
 
 
 def _angle(run: _Run) -> float:
@@ -347,6 +363,8 @@ def _reasons(loss: Loss, run: _Run, x: npt.NDArray[Any], theory: Array) -> tuple
     if not run.converged:
         reasons.append("the training did not converge")
     n = len(x)
+    if run.degenerate:
+        reasons.append("modes tie at the capacity: which of them are learned is arbitrary")
     if loss.log_candidates(n) > 0.0:
         reasons.append(
             f"theory has infinitely many negatives, the batch {n - 1} a sample: a relative change"
@@ -362,7 +380,7 @@ def _reasons(loss: Loss, run: _Run, x: npt.NDArray[Any], theory: Array) -> tuple
     if loss.scale_free:
         spread = effective_rank(theory) if theory.any() else math.nan
         reasons.append(
-            f"theory is to leading order in 1/effective rank, and the effective rank is {spread:.3g}"
+            f"theory is to leading order in 1/effective rank; the effective rank is {spread:.3g}"
         )
     if run.level == "effective":
         reasons.append("theory is the fourth-order expansion, not the exact expectation")

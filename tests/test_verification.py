@@ -29,7 +29,7 @@ def sample(n: int = 2000, d: int = 4, seed: int = 0) -> tuple[np.ndarray, np.nda
 
 
 @pytest.mark.parametrize("loss", EXACT, ids=repr)
-@pytest.mark.parametrize("decay", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.1, 0.9])
 def test_polynomial_losses_end_where_theory_says(loss, decay):
     # with the sample's moments theory is the loss, up to n - 1 for n and the antisymmetric part
     check = pyssl.verify(loss, *sample(), embedding_dim=3, weight_decay=decay)
@@ -37,7 +37,15 @@ def test_polynomial_losses_end_where_theory_says(loss, decay):
     assert check.theory_rank == check.trained_rank
     assert check.spectrum_error < 0.02
     assert check.subspace_angle < 0.02
-    assert abs(check.theory_value - check.trained_value) < 0.01 * abs(check.theory_value)
+    assert abs(check.theory_value - check.trained_value) < 0.02 * abs(check.theory_value)
+
+
+def test_ties_are_no_disagreement():
+    # without decay every mode of Barlow Twins is worth the same (theory 3.4)
+    loss = pyssl.BarlowTwins(redundancy=1.0, normalize=False)
+    check = pyssl.verify(loss, *sample(), embedding_dim=3)
+    assert check.agrees
+    assert any("arbitrary" in reason for reason in check.reasons)
 
 
 @pytest.mark.parametrize("loss", GAUSSIAN, ids=repr)
@@ -50,7 +58,7 @@ def test_gaussian_views_agree_within_noise(loss):
 
 def test_views_that_are_not_gaussian_are_named():
     rng = np.random.default_rng(1)
-    clean = rng.standard_t(5.0, (3000, 3))
+    clean = rng.standard_t(5.0, (3000, 3)) * [1.5, 1.0, 0.5]
     x, x_plus = clean + 0.5 * rng.standard_normal((2, 3000, 3))
     check = pyssl.verify(pyssl.InfoNCE(0.5), x, x_plus, embedding_dim=2)
     assert not check.agrees
@@ -123,7 +131,7 @@ def test_errors_name_the_argument(change, error, match):
 def test_random_moments_agree():
     rng = np.random.default_rng(3)
     for _ in range(5):
-        moments = random_moments(4, rng)
+        moments = random_moments(rng.uniform(0.1, 0.9, 4), rng)
         views = gaussian_views(moments.centered(), 2000, rng)
         check = pyssl.verify(pyssl.SpectralContrastive(), *views, embedding_dim=2)
         assert check.theory_rank == check.trained_rank == 2
