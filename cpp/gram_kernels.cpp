@@ -16,10 +16,11 @@ template <class T>
 constexpr int gram_unit = gram_vectors * lane_count<T>;
 
 template <class T>
-void pack_columns_scaled(const T* source, Index count, Index k, const T* shift, const T* scale, T* panels) {
+void pack_columns_scaled(const T* source, Index count, Index k, Index stride, const T* shift, const T* scale,
+                         T* panels) {
     constexpr int L = lane_count<T>, width = gram_unit<T>;
     for (Index i = 0; i < count; ++i) {
-        const T* row = source + i * k;
+        const T* row = source + i * stride;
         T* target = panels + i * width;
         Index j = 0;
         for (; j + width <= k; j += width, target += gram_block * width) {
