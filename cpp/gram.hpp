@@ -185,11 +185,14 @@ bool mix(const Scaled<T>& a,
     const Index blocks = (n + mix_block - 1) / mix_block;
     const double work = static_cast<double>(mix_block * k) * static_cast<double>(q);  // of one block
     const Index grain = static_cast<Index>(1048576.0 / work) + 1;
-    parallel_for(blocks, num_threads, grain, [&](Index first, Index last) {
+    const Index workers = std::min<Index>(resolve_num_threads(num_threads), (blocks - 1) / grain + 1);
+    std::atomic<Index> next{0};
+    // Whoever is free takes the next block: a thread whose core is busy with something else holds up nobody.
+    parallel_for(workers, num_threads, 1, [&](Index worker, Index) {
         const AlignedBuffer<T> left(static_cast<std::size_t>(mix_block * k + kernels.mix_unit));
         const AlignedBuffer<T> scratch(static_cast<std::size_t>(mix_block * kernels.mix_unit));
-        for (Index block = first; block < last; ++block) {
-            if (first == 0 && poll()) stop = true;
+        for (Index block = next++; block < blocks; block = next++) {
+            if (worker == 0 && poll()) stop = true;
             if (stop) return;
             const Index row = block * mix_block, count = std::min(mix_block, n - row);
             const auto part = [&](const T* source, Index width) { return source ? source + row * width : nullptr; };
