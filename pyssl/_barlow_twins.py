@@ -28,6 +28,10 @@ class BarlowTwins:
     def _columns(self) -> Columns:
         return Columns.of(self.z, self.z_plus)
 
+    def finite(self) -> bool:
+        """Return whether the embeddings are finite."""
+        return self._columns.finite()
+
     @cached_property
     def _deviations(self) -> tuple[Doubles, Doubles]:
         """Return what the columns of both views are divided by."""

@@ -162,6 +162,10 @@ class Columns:
         ]
         return cls(sides[0], sides[1], *out[2:])
 
+    def finite(self) -> bool:
+        """Return whether the data are finite."""
+        return bool(np.isfinite(self.aa.sum() + self.bb.sum()))
+
 
 def row_moments(a: Floats, b: Floats) -> tuple[Doubles, Doubles, Doubles]:
     """Return |a_i|^2, a_i.b_i and |b_i|^2 (n,)."""

@@ -112,6 +112,10 @@ class SpectralContrastive:
         first, second = self._clips
         return first.pull(gradients[0]), second.pull(gradients[1])
 
+    def finite(self) -> bool:
+        """Return whether the embeddings are finite: the products of the positives show it."""
+        return bool(np.isfinite(self._inner.positives.sum()))
+
     def terms(self) -> dict[str, float]:
         """Return the means of z_i.z+_i and of the negatives' (z_i.z+_j)^2, of clipped rows.
 
@@ -175,6 +179,9 @@ class _Widened:
 
     def _narrow(self, pair: Pair) -> Pair:
         return pair[0].astype(self.dtype), pair[1].astype(self.dtype)
+
+    def finite(self) -> bool:
+        return self.inner.finite()
 
     def terms(self) -> dict[str, float]:
         return self.inner.terms()

@@ -29,6 +29,10 @@ class VICReg:
     def _columns(self) -> Columns:
         return Columns.of(self.z, self.z_plus)
 
+    def finite(self) -> bool:
+        """Return whether the embeddings are finite."""
+        return self._columns.finite()
+
     @cached_property
     def _covariances(self) -> tuple[Doubles, Doubles]:
         """Return the off-diagonal parts of both views' covariances."""
@@ -130,6 +134,10 @@ class SquaredVICReg:
     @cached_property
     def _columns(self) -> Columns:
         return Columns.of(self.z, self.z_plus)
+
+    def finite(self) -> bool:
+        """Return whether the embeddings are finite."""
+        return self._columns.finite()
 
     @property
     def _center(self) -> Doubles:
