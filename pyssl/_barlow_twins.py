@@ -44,9 +44,11 @@ class BarlowTwins:
     @cached_property
     def _correlation(self) -> Doubles:
         n, (s, s_plus), columns = len(self.z), self._deviations, self._columns
-        c = gram(columns.a, columns.b) / n
+        c = gram(columns.a, columns.b)
+        c /= (n * s)[:, None]
+        c /= s_plus
         # the diagonal comes near 1 in training: c - 1 needs the digits of the sums in double
-        return off_diagonal(c, columns.ab / n) / np.outer(s, s_plus)
+        return off_diagonal(c, columns.ab / (n * s * s_plus))
 
     def terms(self) -> dict[str, float]:
         """Return sum_i (c_ii - 1)^2 and sum_{i != j} c_ij^2.
@@ -73,7 +75,8 @@ class BarlowTwins:
         n, columns, c = len(self.z), self._columns, self._correlation
         s, s_plus = self._deviations
         weights = self._weights(c, 1.0)
-        product = weights / np.outer(n * s, s_plus)
+        product = weights / (n * s)[:, None]
+        product /= s_plus
         if self.normalize:
             # a column of a standardised view has no component along itself
             along = -np.sum(weights * c, axis=1) / (n * s * s)

@@ -84,7 +84,7 @@ def gram(a: Side, b: Side | None = None) -> Doubles:
         num_threads=get_num_threads(),
     )
     if a.rest.any() and other.rest.any():
-        out -= len(a.data) * np.outer(a.rest, other.rest)
+        out -= np.outer(len(a.data) * a.rest, other.rest)
     return out
 
 
@@ -124,12 +124,13 @@ def mix(
     # sums near one, and their magnitude in two factors of which neither leaves the type
     factor = _power_of_two(top, 2 * most - 8)
     first = np.ldexp(1.0, np.frexp(factor)[1] // 2)
+    inside /= factor
     columns = np.stack([shift, weight / factor, constant / factor, first, factor / first])
     result = np.empty((len(left.data), q), dtype) if out is None else out
     _core.mix(
         left.data,
         left.columns,
-        np.ascontiguousarray(inside / factor, dtype=dtype),
+        np.ascontiguousarray(inside, dtype=dtype),
         columns.astype(dtype),
         result,
         plus=None if plus is None else plus.data,

@@ -243,8 +243,12 @@ class _Large(_Negatives):
     def grams(self) -> tuple[Doubles, Doubles]:
         return gram(self.z), gram(self.z_plus)
 
+    @cached_property
+    def _all_squares(self) -> float:
+        return float(np.sum(self.grams[0] * self.grams[1]))
+
     def sum_of_squares(self) -> float:
-        total = float(np.sum(self.grams[0] * self.grams[1]))
+        total = self._all_squares
         return total if self.all else max(0.0, total - float(np.sum(self.positives**2)))
 
     @property

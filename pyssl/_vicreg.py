@@ -7,7 +7,18 @@ from functools import cached_property
 
 import numpy as np
 
-from pyssl._gram import Columns, Doubles, Floats, Pair, Side, gram, mix, off_diagonal, total_square
+from pyssl._gram import (
+    Columns,
+    Doubles,
+    Floats,
+    Pair,
+    Side,
+    divide,
+    gram,
+    mix,
+    off_diagonal,
+    total_square,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,8 @@ class VICReg:
         """Return the off-diagonal parts of both views' covariances."""
         n, columns = len(self.z), self._columns
         first, second = (off_diagonal(gram(side)) for side in (columns.a, columns.b))
-        return first / (n - 1), second / (n - 1)
+        divide(n - 1.0, first, second)
+        return first, second
 
     @cached_property
     def _deviations(self) -> tuple[Doubles, Doubles]:
@@ -81,7 +93,7 @@ class VICReg:
     def _matrix(self, covariance: Doubles, deviation: Doubles) -> Doubles:
         _, hinge, off = self._factors()
         active = np.where(deviation < 1.0, hinge / deviation, 0.0)
-        return np.asarray(off * covariance + np.diag(active))
+        return off_diagonal(off * covariance, active)
 
     def value_and_gradient(self) -> tuple[float, Pair]:
         """Return the loss and its gradients by z and z_plus."""
