@@ -517,3 +517,29 @@ def test_gram_matrices_of_every_share_of_tiles(
         for c, first, dense in zip(result, results[0], expected, strict=True):
             assert c.tobytes() == first.tobytes()
             assert np.abs(c - dense).max() <= tolerance * n
+
+
+@pytest.mark.parametrize("loss", [cls() for cls in pyssl.LOSSES.values()], ids=str)
+@pytest.mark.parametrize("shape", [(5, 9), (40, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(
+    rng: np.random.Generator, loss: pyssl.Loss, shape: tuple[int, int], dtype: Any, bad: float
+) -> None:
+    """Entries are not looked at before their sums: none may get lost in those."""
+    z, zp = views(rng, *shape, dtype)
+    spoiled = zp.copy()
+    spoiled[3, 1:] = [bad, -bad][: shape[1] - 1] + [1.0] * (shape[1] - 3)
+    for method in (loss.value, loss.value_and_gradient, loss.terms):
+        for pair, name in (((z, spoiled), "z_plus"), ((spoiled, z), "z")):
+            with pytest.raises(
+                ValueError, match=rf"^{name} must be finite, got \S+ at .*\(row 3\)"
+            ):
+                method(*pair)
+
+
+def test_sums_that_overflow_are_no_error(rng: np.random.Generator) -> None:
+    z, zp = views(rng, 6, 3, np.float32)
+    for loss in (pyssl.SpectralContrastive(), pyssl.VICReg()):
+        with np.errstate(over="ignore"):
+            assert loss.value(np.float32(1e36) * z, np.float32(1e36) * zp) > 1e30
