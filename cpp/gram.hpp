@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <vector>
 
 #include "gram_kernels.hpp"
@@ -36,12 +37,45 @@ struct Scaled {
     const T* scale;            // (k,)
 };
 
-// Blocks of rows that are packed before the threads set to work on them: a few megabytes, because threads are started
-// anew each time; a single thread takes what stays in its second-level cache. Changes the time, never a bit.
-inline Index gram_stage(Index columns, Index element_bytes, Index blocks, Index threads) {
-    const Index most = (Index{1} << (threads > 1 ? 23 : 20)) / (gram_block * columns * element_bytes);
-    return std::min(blocks, std::clamp<Index>(most, 1, 64));
-}
+// Those panels of columns of a matrix that somebody needs, packed for a block of rows.
+template <class T>
+class PackedPanels {
+   public:
+    PackedPanels(const Scaled<T>& source, Index panels)
+        : source_(source), kernels_(gram_kernels(T{})), place_(static_cast<std::size_t>(panels), -1) {}
+
+    void need(Index panel) { place_[static_cast<std::size_t>(panel)] = 0; }
+
+    // After the last need().
+    void allocate() {
+        for (Index& place : place_) {
+            if (place == 0) place = size_++ * kernels_.unit * gram_block;
+        }
+        packed_.emplace(static_cast<std::size_t>(size_ * kernels_.unit * gram_block));
+    }
+
+    void pack(Index row, Index rows) {
+        const Index k = source_.data.columns, unit = kernels_.unit, panels = static_cast<Index>(place_.size());
+        for (Index first = 0; first < panels; ++first) {
+            if (place_[static_cast<std::size_t>(first)] < 0) continue;
+            Index last = first + 1;  // neighbours are packed together
+            while (last < panels && place_[static_cast<std::size_t>(last)] >= 0) ++last;
+            const Index column = first * unit, columns = std::min(last * unit, k) - column;
+            kernels_.pack(source_.data.row(row) + column, rows, columns, k, source_.shift + column,
+                          source_.scale + column, packed_->data() + place_[static_cast<std::size_t>(first)]);
+            first = last;
+        }
+    }
+
+    const T* panel(Index i) const { return packed_->data() + place_[static_cast<std::size_t>(i)]; }
+
+   private:
+    const Scaled<T> source_;
+    const GramKernels<T>& kernels_;
+    std::vector<Index> place_;  // in `packed_`, -1 where not needed
+    Index size_ = 0;
+    std::optional<AlignedBuffer<T>> packed_;
+};
 
 // C = A'B. Where `b` is `a`, only the tiles that reach below the diagonal are computed, and mirrored. Returns whether it
 // came to the end: poll(), which only the calling thread asks, stops it.
@@ -77,47 +111,33 @@ bool gram(const Scaled<T>& a,
     const auto count = static_cast<Index>(items.size());
     const AlignedBuffer<double> sums(static_cast<std::size_t>(count * tile * unit));
 
-    const Index blocks = (n + gram_block - 1) / gram_block, threads = resolve_num_threads(num_threads);
-    const Index columns = (left + (symmetric ? 0 : right)) * unit;
-    const Index stage = gram_stage(columns, sizeof(T), blocks, threads);
-    const AlignedBuffer<T> packed(static_cast<std::size_t>(stage * columns * gram_block));
-    const T* other = packed.data() + (symmetric ? 0 : stage * left * unit * gram_block);
-
+    // Every thread packs the panels that its own tiles need, one block of rows at a time: some are packed twice, which
+    // costs less than waiting for one another at every block.
     std::atomic<bool> stop{false};
-    for (Index begin = 0; begin < blocks && !stop; begin += stage) {
-        const Index staged = std::min(stage, blocks - begin);
-        const auto rows = [&](Index block) { return std::min(gram_block, n - (begin + block) * gram_block); };
-        parallel_for(staged, num_threads, 65536 / (gram_block * columns) + 1, [&](Index first, Index last) {
-            for (Index block = first; block < last; ++block) {
-                const auto pack = [&](const Scaled<T>& source, Index panels, const T* target) {
-                    const Index k = source.data.columns;
-                    kernels.pack(source.data.row((begin + block) * gram_block), rows(block), k, source.shift,
-                                 source.scale, const_cast<T*>(target) + block * panels * unit * gram_block);
-                };
-                pack(a, left, packed.data());
-                if (!symmetric) pack(b, right, other);
+    const Index blocks = (n + gram_block - 1) / gram_block;
+    const Index grain = (Index{1} << 20) / (n * tile * unit) + 1;
+    parallel_for(count, num_threads, grain, [&](Index first, Index last) {
+        PackedPanels<T> ours(a, left), theirs(b, symmetric ? 0 : right);
+        PackedPanels<T>& others = symmetric ? ours : theirs;
+        for (Index e = first; e < last; ++e) {
+            ours.need(items[static_cast<std::size_t>(e)].i);
+            others.need(items[static_cast<std::size_t>(e)].j);
+        }
+        ours.allocate();
+        theirs.allocate();
+        for (Index block = 0; block < blocks; ++block) {
+            if (first == 0 && poll()) stop = true;
+            if (stop) return;
+            const Index row = block * gram_block, rows = std::min(gram_block, n - row);
+            ours.pack(row, rows);
+            theirs.pack(row, rows);
+            for (Index e = first; e < last; ++e) {
+                const Item& item = items[static_cast<std::size_t>(e)];
+                kernels.accumulate(ours.panel(item.i) + item.slice * tile, others.panel(item.j), rows, item.vectors,
+                                   sums.data() + e * tile * unit);
             }
-        });
-        // Groups of tiles, so that their sums and their panels of A stay in the cache from block to block.
-        constexpr Index group = 128;
-        const Index grain = (Index{1} << 20) / (staged * gram_block * tile * unit) + 1;
-        parallel_for(count, num_threads, grain, [&](Index first, Index last) {
-            for (Index g = first; g < last; g += group) {
-                for (Index block = 0; block < staged; ++block) {
-                    if (first == 0 && poll()) stop = true;
-                    if (stop) return;
-                    const T* ours = packed.data() + block * left * unit * gram_block;
-                    const T* theirs = other + block * (symmetric ? left : right) * unit * gram_block;
-                    for (Index e = g; e < std::min(g + group, last); ++e) {
-                        const Item& item = items[static_cast<std::size_t>(e)];
-                        kernels.accumulate(ours + item.i * unit * gram_block + item.slice * tile,
-                                           theirs + item.j * unit * gram_block, rows(block), item.vectors,
-                                           sums.data() + e * tile * unit);
-                    }
-                }
-            }
-        });
-    }
+        }
+    });
     if (stop) return false;
 
     for (Index e = 0; e < count; ++e) {
@@ -165,11 +185,14 @@ bool mix(const Scaled<T>& a,
     const Index blocks = (n + mix_block - 1) / mix_block;
     const double work = static_cast<double>(mix_block * k) * static_cast<double>(q);  // of one block
     const Index grain = static_cast<Index>(1048576.0 / work) + 1;
-    parallel_for(blocks, num_threads, grain, [&](Index first, Index last) {
+    const Index workers = std::min<Index>(resolve_num_threads(num_threads), (blocks - 1) / grain + 1);
+    std::atomic<Index> next{0};
+    // Whoever is free takes the next block: a thread whose core is busy with something else holds up nobody.
+    parallel_for(workers, num_threads, 1, [&](Index worker, Index) {
         const AlignedBuffer<T> left(static_cast<std::size_t>(mix_block * k + kernels.mix_unit));
         const AlignedBuffer<T> scratch(static_cast<std::size_t>(mix_block * kernels.mix_unit));
-        for (Index block = first; block < last; ++block) {
-            if (first == 0 && poll()) stop = true;
+        for (Index block = next++; block < blocks; block = next++) {
+            if (worker == 0 && poll()) stop = true;
             if (stop) return;
             const Index row = block * mix_block, count = std::min(mix_block, n - row);
             const auto part = [&](const T* source, Index width) { return source ? source + row * width : nullptr; };

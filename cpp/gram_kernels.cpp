@@ -16,10 +16,11 @@ template <class T>
 constexpr int gram_unit = gram_vectors * lane_count<T>;
 
 template <class T>
-void pack_columns_scaled(const T* source, Index count, Index k, const T* shift, const T* scale, T* panels) {
+void pack_columns_scaled(const T* source, Index count, Index k, Index stride, const T* shift, const T* scale,
+                         T* panels) {
     constexpr int L = lane_count<T>, width = gram_unit<T>;
     for (Index i = 0; i < count; ++i) {
-        const T* row = source + i * k;
+        const T* row = source + i * stride;
         T* target = panels + i * width;
         Index j = 0;
         for (; j + width <= k; j += width, target += gram_block * width) {
@@ -211,6 +212,9 @@ PYSSL_INLINE void add_columns(const T* a, const T* b, Index k, Index c, const Co
                   ab = load(sums.ab + c), difference = load(sums.difference + c);
 #pragma GCC unroll 8
     for (int r = 0; r < Rows; ++r) {
+        // The same rows of both matrices often lie a power of two apart, and then the machine's own forecast fails.
+        __builtin_prefetch(a + (Rows + r) * k + c);
+        __builtin_prefetch(b + (Rows + r) * k + c);
         const Lanes<double> x = DoubleSum<T>::wide(a + r * k + c), y = DoubleSum<T>::wide(b + r * k + c);
         const Lanes<double> u = x - mean_a, w = y - mean_b, d = x - y;
         sum_a += u;

@@ -46,8 +46,8 @@ struct GramKernels {
     Index mix_unit;  // columns in a panel of the matrix of `mix`
     Index mix_tile;  // rows in a panel of the left side of `mix`
     // (source - shift) scale in panels of columns.
-    void (*pack)(const T* source,  // (count, k)
-                 Index count, Index k,
+    void (*pack)(const T* source,  // (count, k), rows `stride` apart
+                 Index count, Index k, Index stride,
                  const T* shift,  // (k,)
                  const T* scale,  // (k,)
                  T* panels);      // (k padded / unit, gram_block, unit)

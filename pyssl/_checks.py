@@ -222,7 +222,8 @@ def squarable(name: str, a: Array) -> None:
     if a.dtype == np.float64 and a.size:  # squares of float32 can't
         largest = max(float(a.max()), -float(a.min()))  # no temporary of the size of the views
         limit = math.sqrt(_LARGEST)
-        if largest > limit:
+        if not largest <= limit:
+            finite(name, a)
             raise ValueError(
                 f"{name} must be at most {limit:g} in magnitude, got {largest:.3g}; rescale"
             )
@@ -272,12 +273,20 @@ def semidefinite(name: str, a: Array, tolerance: float, why: str = "") -> None:
 
 
 def views(
-    x: Any, x_plus: Any, *, dim: int | None = None, names: tuple[str, str] = ("x", "x_plus")
+    x: Any,
+    x_plus: Any,
+    *,
+    dim: int | None = None,
+    names: tuple[str, str] = ("x", "x_plus"),
+    check_finite: bool = True,
 ) -> tuple[Array, Array]:
-    """Return two views (n, d) of the same samples, of one dtype."""
+    """Return two views (n, d) of the same samples, of one dtype.
+
+    Who passes ``check_finite=False`` calls `finite` on those of float32 where need be.
+    """
     name, name_plus = names
-    first = array(name, x, ndim=2)
-    second = array(name_plus, x_plus, ndim=2)
+    first = array(name, x, ndim=2, check_finite=check_finite)
+    second = array(name_plus, x_plus, ndim=2, check_finite=check_finite)
     if first.shape != second.shape:
         raise ValueError(
             f"{name_plus} must have the shape of {name} {first.shape}, got {second.shape}"

@@ -207,6 +207,10 @@ class Contrast:
             loss = 0.5 * loss + 0.5 * np.logaddexp(0.0, LOG2 * (columns - self._positives))
         return loss
 
+    def finite(self) -> bool:
+        """Return whether the embeddings are finite, and what was made of them."""
+        return bool(np.isfinite(self.rows.x.sum() + self.columns.x.sum()))
+
     def terms(self) -> dict[str, float]:
         """Return minus the mean logit of the positives, and what the log-sum-exps add."""
         alignment = -LOG2 * float(self._positives.mean())

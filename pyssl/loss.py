@@ -21,6 +21,10 @@ Floats = npt.NDArray[Any]
 class Sample(Protocol):
     """A loss on one batch of validated embeddings."""
 
+    def finite(self) -> bool:
+        """Return whether a sum that every NaN and infinity of the embeddings reaches is finite."""
+        ...
+
     def value(self) -> float: ...
     def value_and_gradient(self) -> tuple[float, tuple[Floats, Floats]]: ...
     def hvp(self, dz: Floats, dz_plus: Floats) -> tuple[Floats, Floats]: ...
@@ -313,7 +317,7 @@ class Loss(ABC):
         >>> round(pyssl.NTXent(temperature=0.5).value(z, z), 6)
         0.594438
         """
-        return self._sample(*self._pairs("z", z, z_plus)).value()
+        return self._checked_sample(z, z_plus).value()
 
     def value_and_gradient(
         self, z: npt.ArrayLike, z_plus: npt.ArrayLike
@@ -347,7 +351,7 @@ class Loss(ABC):
         >>> dz.shape
         (4, 4)
         """
-        return self._sample(*self._pairs("z", z, z_plus)).value_and_gradient()
+        return self._checked_sample(z, z_plus).value_and_gradient()
 
     def hvp(
         self,
@@ -426,7 +430,21 @@ class Loss(ABC):
         >>> sorted(pyssl.VICReg().terms(np.eye(4), np.eye(4)))
         ['covariance', 'invariance', 'variance']
         """
-        return self._sample(*self._pairs("z", z, z_plus)).terms()
+        return self._checked_sample(z, z_plus).terms()
+
+    def _checked_sample(self, z: npt.ArrayLike, z_plus: npt.ArrayLike) -> Sample:
+        """Return the loss on embeddings whose entries are looked at only if their sums demand it.
+
+        That saves a pass over them, as long as some of the losses read them five times.
+        """
+        first, second = self._pairs("z", z, z_plus, check_finite=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sample = self._sample(first, second)
+            finite = sample.finite()
+        if not finite:
+            _checks.finite("z", first)
+            _checks.finite("z_plus", second)
+        return sample
 
     @abstractmethod
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
@@ -444,8 +462,10 @@ class Loss(ABC):
         raise NotImplementedError
 
     @staticmethod
-    def _pairs(name: str, first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Floats, Floats]:
-        pair = _checks.views(first, second, names=(name, f"{name}_plus"))
+    def _pairs(
+        name: str, first: npt.ArrayLike, second: npt.ArrayLike, *, check_finite: bool = True
+    ) -> tuple[Floats, Floats]:
+        pair = _checks.views(first, second, names=(name, f"{name}_plus"), check_finite=check_finite)
         if len(pair[0]) < 2:
             raise ValueError(
                 f"{name} must have at least 2 rows: a sample alone has no negatives and no"

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyssl import _checks, _contrastive, _contrastive_plane, _redundancy
+from pyssl import _barlow_twins, _checks, _contrastive, _contrastive_plane, _vicreg
 from pyssl._bias import BiasedLandscape, with_mean
 from pyssl._finite import Terms, finite_negatives
 from pyssl._pencil import Array, descending, rank_tolerance
+from pyssl._spectral_contrastive import spectral_contrastive
 from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape
 from pyssl.loss import Floats, Loss, Sample
@@ -316,7 +317,7 @@ class SpectralContrastive(Loss):
         return self.clip is None
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
-        return _redundancy.spectral_contrastive(z, z_plus, self.clip, self.negatives)
+        return spectral_contrastive(z, z_plus, self.clip, self.negatives)
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if self.clip is not None:
@@ -466,7 +467,7 @@ class BarlowTwins(Loss):
         return (1.0 - first) * (first - second) / (first * (first + second))
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
-        return _redundancy.BarlowTwins(z, z_plus, self.redundancy, self.normalize, self.epsilon)
+        return _barlow_twins.BarlowTwins(z, z_plus, self.redundancy, self.normalize, self.epsilon)
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if self.normalize:
@@ -550,7 +551,7 @@ class VICReg(Loss):
         _checks.flag("halve_variance", self.halve_variance)
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
-        return _redundancy.VICReg(
+        return _vicreg.VICReg(
             z,
             z_plus,
             self.invariance,
@@ -608,7 +609,7 @@ class SquaredVICReg(Loss):
         return True
 
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
-        return _redundancy.SquaredVICReg(z, z_plus, self.invariance)
+        return _vicreg.SquaredVICReg(z, z_plus, self.invariance)
 
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         c = m.augmentation_covariance

@@ -13,7 +13,10 @@ import numpy.typing as npt
 import pytest
 
 import pyssl
-from pyssl import _redundancy
+from pyssl import _gram
+from pyssl._barlow_twins import BarlowTwins
+from pyssl._spectral_contrastive import SpectralContrastive
+from pyssl._vicreg import SquaredVICReg, VICReg
 
 Array = npt.NDArray[Any]
 
@@ -103,19 +106,19 @@ class Case:
 
 
 CASES = [
-    Case(_redundancy.SpectralContrastive, spectral),
-    Case(_redundancy.SpectralContrastive, spectral, {"negatives": "all"}),
-    Case(_redundancy.SpectralContrastive, spectral, {"clip": 2.0}),
-    Case(_redundancy.SpectralContrastive, spectral, {"clip": 3.0, "negatives": "all"}),
-    Case(_redundancy.BarlowTwins, barlow),
-    Case(_redundancy.BarlowTwins, barlow, {"redundancy": 0.3, "epsilon": 0.1}),
-    Case(_redundancy.BarlowTwins, barlow, {"redundancy": 0.7, "normalize": False}),
-    Case(_redundancy.VICReg, vicreg),
-    Case(_redundancy.VICReg, vicreg, {"halve_variance": False, "covariance": 3.0}),
-    Case(_redundancy.SquaredVICReg, squared_vicreg),
-    Case(_redundancy.SquaredVICReg, squared_vicreg, {"invariance": 2.5}),
+    Case(SpectralContrastive, spectral),
+    Case(SpectralContrastive, spectral, {"negatives": "all"}),
+    Case(SpectralContrastive, spectral, {"clip": 2.0}),
+    Case(SpectralContrastive, spectral, {"clip": 3.0, "negatives": "all"}),
+    Case(BarlowTwins, barlow),
+    Case(BarlowTwins, barlow, {"redundancy": 0.3, "epsilon": 0.1}),
+    Case(BarlowTwins, barlow, {"redundancy": 0.7, "normalize": False}),
+    Case(VICReg, vicreg),
+    Case(VICReg, vicreg, {"halve_variance": False, "covariance": 3.0}),
+    Case(SquaredVICReg, squared_vicreg),
+    Case(SquaredVICReg, squared_vicreg, {"invariance": 2.5}),
 ]
-CENTERED = [case for case in CASES if case.kernel is not _redundancy.SpectralContrastive]
+CENTERED = [case for case in CASES if case.kernel is not SpectralContrastive]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -153,18 +156,20 @@ def slope(f: Callable[[Array, Array], Any], z: Array, zp: Array, d: Array, dp: A
 @pytest.mark.parametrize(
     ("kernel", "settings", "expected"),
     [
-        ("SpectralContrastive", {"clip": 1.0}, -1.8449522856451),
-        ("SpectralContrastive", {"clip": 3.0}, -1.56500412703654),
-        ("SpectralContrastive", {}, -5.68166697609112),
-        ("SpectralContrastive", {"negatives": "all"}, -4.89191349477542),
-        ("BarlowTwins", {"redundancy": 5e-3}, 0.00131429418474311),
-        ("BarlowTwins", {"redundancy": 0.0051}, 0.00131625771413494),
-        ("VICReg", {}, 5.29751240521281),
-        ("VICReg", {"halve_variance": False}, 10.2100139467986),
+        (SpectralContrastive, {"clip": 1.0}, -1.8449522856451),
+        (SpectralContrastive, {"clip": 3.0}, -1.56500412703654),
+        (SpectralContrastive, {}, -5.68166697609112),
+        (SpectralContrastive, {"negatives": "all"}, -4.89191349477542),
+        (BarlowTwins, {"redundancy": 5e-3}, 0.00131429418474311),
+        (BarlowTwins, {"redundancy": 0.0051}, 0.00131625771413494),
+        (VICReg, {}, 5.29751240521281),
+        (VICReg, {"halve_variance": False}, 10.2100139467986),
     ],
 )
-def test_values_of_the_field(kernel: str, settings: dict[str, Any], expected: float) -> None:
-    loss = getattr(_redundancy, kernel)(*issue_views(), **settings)
+def test_values_of_the_field(
+    kernel: Callable[..., Any], settings: dict[str, Any], expected: float
+) -> None:
+    loss = kernel(*issue_views(), **settings)
     assert loss.value() == pytest.approx(expected, rel=1e-12)
     assert loss.value_and_gradient()[0] == loss.value()
 
@@ -172,11 +177,11 @@ def test_values_of_the_field(kernel: str, settings: dict[str, Any], expected: fl
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(
     ("kernel", "expected"),
-    [("SpectralContrastive", 0.0), ("BarlowTwins", 6.0), ("VICReg", 24.75), ("SquaredVICReg", 6.0)],
+    [(SpectralContrastive, 0.0), (BarlowTwins, 6.0), (VICReg, 24.75), (SquaredVICReg, 6.0)],
 )
-def test_collapsed_views(kernel: str, expected: float, dtype: Any) -> None:
+def test_collapsed_views(kernel: Callable[..., Any], expected: float, dtype: Any) -> None:
     z, zp = (a.astype(dtype) for a in issue_views(zero=True))
-    loss = getattr(_redundancy, kernel)(z, zp)
+    loss = kernel(z, zp)
     value, gradient = loss.value_and_gradient()
     assert value == pytest.approx(expected, rel=1e-14, abs=0.0)
     assert not joined(gradient).any()
@@ -207,7 +212,7 @@ def test_negatives_that_vanish() -> None:
     """Orthogonal pairs: the sum over i != j is no difference of two large sums."""
     z = np.diag([1e8, 3.0, 1e-3])
     z[0, 1] = 1e-7
-    loss = _redundancy.SpectralContrastive(z, z)
+    loss = SpectralContrastive(z, z)
     # the only products over i != j: 3e-7, twice
     assert loss.terms()["negatives"] == pytest.approx(2 * 9e-14 / 6, rel=1e-12)
 
@@ -343,18 +348,18 @@ def torch_loss(torch: Any, case: Case, a: Any, b: Any) -> Any:
 
 def test_terms_make_the_loss(rng: np.random.Generator) -> None:
     z, zp = views(rng, 50, 7)
-    terms = _redundancy.SpectralContrastive(z, zp).terms()
+    terms = SpectralContrastive(z, zp).terms()
     assert terms["alignment"] == pytest.approx(float(np.sum(z * zp)) / 50, rel=1e-13)
     assert terms["negatives"] - 2 * terms["alignment"] == pytest.approx(spectral(z, zp), rel=1e-12)
-    terms = _redundancy.BarlowTwins(z, zp).terms()
+    terms = BarlowTwins(z, zp).terms()
     assert terms["on_diagonal"] == pytest.approx(barlow(z, zp, redundancy=0.0), rel=1e-12)
     both = terms["on_diagonal"] + terms["off_diagonal"]
     assert both == pytest.approx(barlow(z, zp, redundancy=1.0), rel=1e-12)
-    terms = _redundancy.VICReg(z, zp).terms()
+    terms = VICReg(z, zp).terms()
     for name in ("invariance", "variance", "covariance"):
         weights = {"invariance": 0.0, "variance": 0.0, "covariance": 0.0, name: 1.0}
         assert terms[name] == pytest.approx(vicreg(z, zp, **weights), rel=1e-12)
-    terms = _redundancy.SquaredVICReg(z, zp).terms()
+    terms = SquaredVICReg(z, zp).terms()
     assert terms["covariance"] == pytest.approx(squared_vicreg(z, zp, invariance=0.0), rel=1e-12)
 
 
@@ -422,7 +427,7 @@ def test_zero_and_repeated_rows(rng: np.random.Generator, case: Case) -> None:
 
 def test_clipping_takes_the_clipped_branch_at_its_edge() -> None:
     z = np.array([[3.0, 4.0], [1.0, 0.0]])  # |z_0| = 5 = sqrt(25)
-    gradient = _redundancy.SpectralContrastive(z, z, clip=25.0).value_and_gradient()[1][0]
+    gradient = SpectralContrastive(z, z, clip=25.0).value_and_gradient()[1][0]
     assert gradient[0] @ z[0] == pytest.approx(0.0, abs=1e-15)  # a clipped row has no radial slope
     assert gradient[1] @ z[1] != 0.0
 
@@ -483,3 +488,58 @@ def test_one_long_row_does_not_cost_the_others_their_digits(scale: float) -> Non
     assert gradient[0].dtype == np.float32
     assert loss.terms(*pair)["negatives"] >= 0.0
     assert loss.hvp(*pair, *pair)[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "q"), [(2, 1, 1), (383, 32, 70), (385, 300, 41), (769, 33, 290)]
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gram_matrices_of_every_share_of_tiles(
+    rng: np.random.Generator, n: int, p: int, q: int, dtype: Any
+) -> None:
+    """A thread packs only what its own tiles need, other panels for every number of threads."""
+    a, b = (rng.standard_normal((n, k)).astype(dtype) for k in (p, q))
+    sides = [
+        _gram.Side.of(x, x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64))
+        for x in (a, b)
+    ]
+    wide = [side.data - side.center for side in sides]
+    results = []
+    try:
+        for threads in (1, 2, 3, 5):
+            pyssl.set_num_threads(threads)
+            results.append((_gram.gram(*sides), _gram.gram(sides[0]), _gram.gram(sides[1])))
+    finally:
+        pyssl.set_num_threads(None)
+    expected = (wide[0].T @ wide[1], wide[0].T @ wide[0], wide[1].T @ wide[1])
+    tolerance = 50 * np.finfo(dtype).eps
+    for result in results:
+        for c, first, dense in zip(result, results[0], expected, strict=True):
+            assert c.tobytes() == first.tobytes()
+            assert np.abs(c - dense).max() <= tolerance * n
+
+
+@pytest.mark.parametrize("loss", [cls() for cls in pyssl.LOSSES.values()], ids=str)
+@pytest.mark.parametrize("shape", [(5, 9), (40, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_named(
+    rng: np.random.Generator, loss: pyssl.Loss, shape: tuple[int, int], dtype: Any, bad: float
+) -> None:
+    """Entries are not looked at before their sums: none may get lost in those."""
+    z, zp = views(rng, *shape, dtype)
+    spoiled = zp.copy()
+    spoiled[3, 1:] = [bad, -bad][: shape[1] - 1] + [1.0] * (shape[1] - 3)
+    for method in (loss.value, loss.value_and_gradient, loss.terms):
+        for pair, name in (((z, spoiled), "z_plus"), ((spoiled, z), "z")):
+            with pytest.raises(
+                ValueError, match=rf"^{name} must be finite, got \S+ at .*\(row 3\)"
+            ):
+                method(*pair)
+
+
+def test_sums_that_overflow_are_no_error(rng: np.random.Generator) -> None:
+    z, zp = views(rng, 6, 3, np.float32)
+    for loss in (pyssl.SpectralContrastive(), pyssl.VICReg()):
+        with np.errstate(over="ignore"):
+            assert loss.value(np.float32(1e36) * z, np.float32(1e36) * zp) > 1e30
