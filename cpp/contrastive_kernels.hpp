@@ -66,6 +66,21 @@ struct ContrastiveKernels {
                      T* x_gradient,       // (block, k padded)
                      T* y_gradient,       // (block, k padded) or null
                      T* scratch);
+    // The logits of one side's softmax, made once: adds to the sums like log_sum (or, where `small`, like sum, the tops
+    // untouched), keeps the powers 2^(logit - top), 0 for what is no negative, and adds them times y to the gradient, which
+    // remains relative to the tops as they rise.
+    void (*attend)(const LogitBlock<T>& block, bool small, LogSums<T> rows,
+                   const T* y_columns,  // from pack_columns
+                   T* powers,           // (block, block), rows weight_stride apart
+                   T* gradient,         // (block, k padded)
+                   T* scratch);
+    // Adds the transposed powers, those of row i times a_i 2^(top_i - u_i), times x to the gradient of the columns.
+    void (*attend_back)(const LogitBlock<T>& block, const T* powers,
+                        const T* tops,             // (block,) those that the powers are relative to
+                        const T* a, const T* u,    // (block,)
+                        const T* x_columns,        // from pack_columns
+                        T* gradient,               // (block, k padded)
+                        T* scratch);
     // With the tangents s of the logits, made like them from (dx, x) and (y, dy): adds sum_j 2^(logit - u_i) s_ij over the
     // rows and, unless null, sum_i 2^(logit - v_j) s_ij over the columns.
     void (*tangent_sum)(const LogitBlock<T>& block, const LogitBlock<T>& tangent, const Weights<T>& weights,
