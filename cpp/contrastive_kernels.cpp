@@ -117,13 +117,19 @@ PYSSL_INLINE double total(Lanes<T> x) {
     return sum;
 }
 
+// Where weight (i, j) of a block is: they lie in panels of `unit` columns, as the products that read them go through them.
+template <class T>
+PYSSL_INLINE Index weight_at(Index i, Index j) {
+    const Index column = j % unit<T>;
+    return (j - column) * contrastive_block + i * unit<T> + column;
+}
+
 template <class T>
 PYSSL_INLINE void store_tile(const LogitTile<T>& tile, Index i, Index j,
-                             T* target) {  // (block, block), rows weight_stride apart
+                             T* target) {  // (block / unit, block, unit)
+    target += weight_at<T>(i, j);
     for (int r = 0; r < logit_rows; ++r) {
-        for (int v = 0; v < logit_vectors; ++v) {
-            store(target + (i + r) * weight_stride + j + v * lane_count<T>, tile.x[r][v]);
-        }
+        for (int v = 0; v < logit_vectors; ++v) store(target + r * unit<T> + v * lane_count<T>, tile.x[r][v]);
     }
 }
 
@@ -177,7 +183,7 @@ PYSSL_INLINE Lanes<T> larger(Lanes<T> x, Lanes<T> y) {
 }
 
 template <class T>
-void store_logits(const LogitBlock<T>& block, T* target) {  // (block, block), rows weight_stride apart
+void store_logits(const LogitBlock<T>& block, T* target) {  // (block / unit, block, unit)
     const Index height = height_of(block), width = width_of(block);
     const bool plain = is_plain(block);
     for (Index j = 0; j < width; j += unit<T>) {
@@ -192,18 +198,25 @@ void store_logits(const LogitBlock<T>& block, T* target) {  // (block, block), r
 // Adds a row of logits to its log-sum-exp; with Kept, 2^(logit - top) takes the place of the logits. Returns the power of
 // two by which what was summed relative to the top before has become smaller.
 template <bool Kept, class T>
-PYSSL_INLINE T log_sum_row(T* row, Index width, T& top, double& total_sum) {
+PYSSL_INLINE T log_sum_row(T* row,  // (width / unit, unit), panels apart
+                           Index width, T& top, double& total_sum) {
     constexpr int L = lane_count<T>;
+    constexpr Index panel = contrastive_block * unit<T>;
+    T* const end = row + width / unit<T> * panel;
     Lanes<T> tops = load(row);
-    for (Index j = L; j < width; j += L) tops = larger<T>(tops, load(row + j));
+    for (const T* x = row; x < end; x += panel) {
+        for (int v = 0; v < logit_vectors; ++v) tops = larger<T>(tops, load(x + v * L));
+    }
     T highest = top;
     for (int l = 0; l < L; ++l) highest = tops[l] > highest ? tops[l] : highest;
     Lanes<T> sum{};
-    for (Index j = 0; j < width; j += L) {
-        const Lanes<T> x = load(row + j);
-        const Lanes<T> power = x > lowest_logit<T> ? exp2<T>(x - highest) : Lanes<T>{};
-        sum += power;
-        if constexpr (Kept) store(row + j, power);
+    for (T* x = row; x < end; x += panel) {
+        for (int v = 0; v < logit_vectors; ++v) {
+            const Lanes<T> logit = load(x + v * L);
+            const Lanes<T> power = logit > lowest_logit<T> ? exp2<T>(logit - highest) : Lanes<T>{};
+            sum += power;
+            if constexpr (Kept) store(x + v * L, power);
+        }
     }
     const T scale = exp2<T>(Lanes<T>{} + (top - highest))[0];
     total_sum = total_sum * static_cast<double>(scale) + total<T>(sum);
@@ -217,7 +230,7 @@ void log_sum_block(const LogitBlock<T>& block, LogSums<T> rows, LogSums<T> colum
     const Index height = height_of(block), width = width_of(block);
     store_logits(block, scratch);
     if (columns.top != nullptr) {
-        const auto at = [=](Index i, Index j) PYSSL_LAMBDA { return load(scratch + i * weight_stride + j); };
+        const auto at = [=](Index i, Index j) PYSSL_LAMBDA { return load(scratch + weight_at<T>(i, j)); };
         for (Index j = 0; j < width; j += L) {
             const Lanes<T> before = load(columns.top + j);
             Lanes<T> top = before;
@@ -235,13 +248,13 @@ void log_sum_block(const LogitBlock<T>& block, LogSums<T> rows, LogSums<T> colum
         }
     }
     for (Index i = 0; i < height; ++i) {
-        log_sum_row<false>(scratch + i * weight_stride, width, rows.top[i], rows.sum[i]);
+        log_sum_row<false>(scratch + weight_at<T>(i, 0), width, rows.top[i], rows.sum[i]);
     }
 }
 
 template <bool Plain, bool Small, class T>
 void weigh_tiles(const LogitBlock<T>& block, const Weights<T>& weights,
-                 T* target) {  // (block, block), rows weight_stride apart
+                 T* target) {  // (block / unit, block, unit)
     constexpr int L = lane_count<T>;
     const Index height = height_of(block), width = width_of(block);
     for (Index j = 0; j < width; j += unit<T>) {
@@ -273,23 +286,23 @@ void weigh_tiles(const LogitBlock<T>& block, const Weights<T>& weights,
 
 template <class T>
 void transpose_block(const T* source, Index height, Index width,
-                     T* target) {  // (width, height); both have rows weight_stride apart
+                     T* target) {  // both (block / unit, block, unit)
     constexpr int L = lane_count<T>;
     for (Index i = 0; i < height; i += L) {
         for (Index j = 0; j < width; j += L) {
             Lanes<T> x[L];
 #pragma GCC unroll 16
-            for (int l = 0; l < L; ++l) x[l] = load(source + (i + l) * weight_stride + j);
+            for (int l = 0; l < L; ++l) x[l] = load(source + weight_at<T>(i + l, j));
             transpose<T>(x);
 #pragma GCC unroll 16
-            for (int l = 0; l < L; ++l) store(target + (j + l) * weight_stride + i, x[l]);
+            for (int l = 0; l < L; ++l) store(target + weight_at<T>(j + l, i), x[l]);
         }
     }
 }
 
 // gradient += W y for as many columns of y as there are in a panel, with W given by its transpose.
 template <class T>
-void add_weighted_panel(const T* transposed,  // (depth, height), rows weight_stride apart
+void add_weighted_panel(const T* transposed,  // (block / unit, block, unit)
                         Index height, Index depth,
                         const T* panel,  // (depth, tile_columns), from pack_columns
                         Index padded,
@@ -303,7 +316,7 @@ void add_weighted_panel(const T* transposed,  // (depth, height), rows weight_st
 #pragma GCC unroll 4
             for (int v = 0; v < tile_vectors; ++v) tile.x[r][v] = load(target + r * padded + v * L);
         }
-        multiply(tile, transposed + i, weight_stride, panel, depth);
+        multiply(tile, transposed + weight_at<T>(0, i), unit<T>, panel, depth);
 #pragma GCC unroll 16
         for (int r = 0; r < tile_rows; ++r) {
 #pragma GCC unroll 4
@@ -326,7 +339,7 @@ void add_weighted(const T* transposed, Index height, Index depth,
 template <class T>
 void gradient_block(const LogitBlock<T>& block, const Weights<T>& weights, bool small, const T* x_columns,
                     const T* y_columns, T* x_gradient, T* y_gradient, T* scratch) {
-    T* transposed = scratch + contrastive_block * weight_stride;
+    T* transposed = scratch + weight_area;
     if (is_plain(block)) {
         small ? weigh_tiles<true, true>(block, weights, scratch) : weigh_tiles<true, false>(block, weights, scratch);
     } else {
@@ -349,7 +362,7 @@ void attend_block(const LogitBlock<T>& block, bool small, LogSums<T> rows, const
         store_logits(block, powers);
         const Index padded = round_up(block.k, tile_columns<T>);
         for (Index i = 0; i < height; ++i) {
-            const T scale = log_sum_row<true>(powers + i * weight_stride, width, rows.top[i], rows.sum[i]);
+            const T scale = log_sum_row<true>(powers + weight_at<T>(i, 0), width, rows.top[i], rows.sum[i]);
             if (scale == T(1)) continue;
             T* row = gradient + i * padded;
             for (Index j = 0; j < padded; j += L) store(row + j, load(row + j) * scale);
@@ -420,8 +433,7 @@ void hvp_block(const LogitBlock<T>& block, const LogitBlock<T>& tangent, const W
                const T* column_means, const T* x_columns, const T* dx_columns, const T* y_columns, const T* dy_columns,
                T* x_out, T* y_out, T* scratch) {
     constexpr int L = lane_count<T>;
-    constexpr Index size = contrastive_block * weight_stride;
-    T *first = scratch, *second = scratch + size;  // p and dp, (block, block) with rows weight_stride apart
+    T *first = scratch, *second = scratch + weight_area;  // p and dp, (block / unit, block, unit)
     const bool plain = is_plain(block);
     const Index height = height_of(block), width = width_of(block);
     for (Index j = 0; j < width; j += unit<T>) {
@@ -446,16 +458,11 @@ void hvp_block(const LogitBlock<T>& block, const LogitBlock<T>& tangent, const W
                 mask(tile, block, i, j, T(0));
                 mask(slopes, block, i, j, T(0));
             }
-            for (int r = 0; r < logit_rows; ++r) {
-                for (int c = 0; c < logit_vectors; ++c) {
-                    const Index at = (i + r) * weight_stride + j + c * L;
-                    store(first + at, tile.x[r][c]);
-                    store(second + at, slopes.x[r][c]);
-                }
-            }
+            store_tile(tile, i, j, first);
+            store_tile(slopes, i, j, second);
         }
     }
-    T *first_transposed = scratch + 2 * size, *second_transposed = scratch + 3 * size;
+    T *first_transposed = scratch + 2 * weight_area, *second_transposed = scratch + 3 * weight_area;
     transpose_block(first, height, width, first_transposed);
     transpose_block(second, height, width, second_transposed);
     add_weighted(second_transposed, height, width, y_columns, block.k, x_out);

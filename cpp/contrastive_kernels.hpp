@@ -71,7 +71,7 @@ struct ContrastiveKernels {
     // remains relative to the tops as they rise.
     void (*attend)(const LogitBlock<T>& block, bool small, LogSums<T> rows,
                    const T* y_columns,  // from pack_columns
-                   T* powers,           // (block, block), rows weight_stride apart
+                   T* powers,           // (block, block), in panels of the kernel's own
                    T* gradient,         // (block, k padded)
                    T* scratch);
     // Adds the transposed powers, those of row i times a_i 2^(top_i - u_i), times x to the gradient of the columns.
@@ -104,7 +104,7 @@ struct ContrastiveKernels {
 template <class T>
 constexpr T lowest_logit = sizeof(T) == 4 ? T(-1e38) : T(-1e300);
 
-constexpr Index weight_stride = contrastive_block + 16;  // an odd number of cache lines: no two rows evict each other
-constexpr Index contrastive_scratch = 4 * contrastive_block * weight_stride;
+constexpr Index weight_area = contrastive_block * contrastive_block;
+constexpr Index contrastive_scratch = 4 * weight_area;
 
 }  // namespace pyssl

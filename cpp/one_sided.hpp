@@ -75,12 +75,11 @@ class OneSided {
                   MatrixView<T> x_gradient,  // (n, k)
                   MatrixView<T> y_gradient,  // (n, k)
                   Poll& poll) const {
-        constexpr Index area = contrastive_block * weight_stride;
         const Index blocks = y_.blocks, padded = x_.padded, n = x_.n;
-        const Index wave = std::min(x_.blocks, std::max<Index>(1, wave_bytes / (blocks * area * Index{sizeof(T)})));
+        const Index wave = std::min(x_.blocks, std::max<Index>(1, wave_bytes / (blocks * weight_area * Index{sizeof(T)})));
         const Index waves = (x_.blocks + wave - 1) / wave;
 
-        const AlignedBuffer<T> powers(size(wave * blocks * area), Fill::none);  // (wave, blocks, block, block)
+        const AlignedBuffer<T> powers(size(wave * blocks * weight_area), Fill::none);  // (wave, blocks, block, block)
         const AlignedBuffer<T> tops(size(wave * blocks * contrastive_block));   // (wave, blocks, block) of the powers
         std::vector<Chunk> chunks(size(wave * chunks_));
         const AlignedBuffer<T> partial(size(wave * chunks_ * contrastive_block * padded), Fill::none);
@@ -102,15 +101,15 @@ class OneSided {
         const Scratch<T> scratch(workers);
 
         const auto attend = [&](Index worker, Index w, Index task) {
-            const Index i = task / chunks_, c = task % chunks_;
+            const Index i = task / chunks_, c = task % chunks_, height = wave_size(w);
             Chunk& chunk = chunks[size(task)];
             chunk.clear(lowest());
             T* sums = partial.data() + task * contrastive_block * padded;
             std::fill_n(sums, contrastive_block * padded, T(0));
             for (Index j = first(c); j < first(c + 1); ++j) {
-                const Index at = i * blocks + j;
+                const Index at = j * height + i;
                 kernels_.attend(logit_block(contrast_, x_, y_, w * wave + i, j), contrast_.small,
-                                {chunk.tops, chunk.sums}, y_.columns(j), powers.data() + at * area, sums,
+                                {chunk.tops, chunk.sums}, y_.columns(j), powers.data() + at * weight_area, sums,
                                 scratch[worker]);
                 std::copy_n(chunk.tops, contrastive_block, tops.data() + at * contrastive_block);
             }
@@ -144,8 +143,8 @@ class OneSided {
             T* sums = gy.data() + j * contrastive_block * padded;
             if (w == 0) std::fill_n(sums, contrastive_block * padded, T(0));
             for (Index i = 0; i < wave_size(w); ++i) {
-                const Index at = i * blocks + j, row = i * contrastive_block;
-                kernels_.attend_back(logit_block(contrast_, x_, y_, w * wave + i, j), powers.data() + at * area,
+                const Index at = j * wave_size(w) + i, row = i * contrastive_block;
+                kernels_.attend_back(logit_block(contrast_, x_, y_, w * wave + i, j), powers.data() + at * weight_area,
                                      tops.data() + at * contrastive_block, a.data() + row, u.data() + row,
                                      x_.columns(w * wave + i), sums, scratch[worker]);
             }
@@ -170,8 +169,8 @@ class OneSided {
 
    private:
     static constexpr double log2 = 0.69314718055994530942;
-    static constexpr Index chunk_blocks = 6;
-    static constexpr Index wave_bytes = Index{16} << 20;
+    static constexpr Index chunk_blocks = 3;
+    static constexpr Index wave_bytes = Index{8} << 20;
 
     struct Chunk {
         T tops[contrastive_block];
