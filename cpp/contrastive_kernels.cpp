@@ -380,11 +380,21 @@ void attend_back_block(const LogitBlock<T>& block, const T* powers, const T* top
     T* factors = scratch;  // (block,)
     for (Index i = 0; i < height; i += L) store(factors + i, load(a + i) * exp2<T>(load(tops + i) - load(u + i)));
     T* weighted = scratch + contrastive_block;  // (block, tile_columns)
+    // The gradient's panel and a share of the powers of the next call have left this core's caches: asked for now, they
+    // are back when it is their turn.
+    constexpr Index line = 64 / sizeof(T);
+    const Index share = round_up(weight_area / (padded / W), line);
+    const T* next = powers + weight_area;
     for (Index j = 0; j < padded; j += W) {
         const T* panel = x_columns + j * contrastive_block;
+        for (Index e = 0; e < share; e += line) __builtin_prefetch(next + e, 0, 2);
+        next += share;
         for (Index i = 0; i < height; ++i) {
 #pragma GCC unroll 4
-            for (int v = 0; v < W; v += L) store(weighted + i * W + v, factors[i] * load(panel + i * W + v));
+            for (int v = 0; v < W; v += L) {
+                __builtin_prefetch(gradient + i * padded + j + v, 1, 2);
+                store(weighted + i * W + v, factors[i] * load(panel + i * W + v));
+            }
         }
         add_weighted_panel(powers, width, height, weighted, padded, gradient + j);
     }

@@ -75,6 +75,7 @@ struct ContrastiveKernels {
                    T* gradient,         // (block, k padded)
                    T* scratch);
     // Adds the transposed powers, those of row i times a_i 2^(top_i - u_i), times x to the gradient of the columns.
+    // The powers of the next call had best lie behind these: they are fetched in advance.
     void (*attend_back)(const LogitBlock<T>& block, const T* powers,
                         const T* tops,             // (block,) those that the powers are relative to
                         const T* a, const T* u,    // (block,)
