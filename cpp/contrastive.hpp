@@ -91,7 +91,7 @@ LogitBlock<T> logit_block(const Contrast<T>& contrast, const PackedRows<T>& x, c
 template <class T>
 class Scratch {  // one piece for each worker
    public:
-    explicit Scratch(Index workers) : data_(static_cast<std::size_t>(workers * contrastive_scratch)) {}
+    explicit Scratch(Index workers) : data_(static_cast<std::size_t>(workers * contrastive_scratch), Fill::none) {}
     T* operator[](Index worker) const { return data_.data() + worker * contrastive_scratch; }
 
    private:

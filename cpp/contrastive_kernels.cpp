@@ -17,8 +17,9 @@ constexpr int unit = logit_vectors * lane_count<T>;
 template <class T>
 using LogitTile = Tile<T, logit_rows, logit_vectors>;
 
-// How many of a block's rows (or columns) from `start` there is something to do for: a multiple of `unit`, and so of every
-// other size of a tile. What lies between the end of the matrix and there is padding, of which the weights are 0.
+// How many of the rows (or columns) of a block that begins at `start` there is something to do for: a multiple of `unit`,
+// and so of every other size of a tile. Between the end of the matrix and there is padding: rows of zeros, and weights 0.
+// What lies behind is not touched.
 template <class T>
 PYSSL_INLINE Index extent(Index total, Index start) {
     static_assert(unit<T> % logit_rows == 0 && unit<T> % tile_rows == 0 && unit<T> % lane_count<T> == 0);
@@ -37,7 +38,8 @@ PYSSL_INLINE Index width_of(const LogitBlock<T>& block) {
 
 template <class T>
 void pack_block_panels(const T* source, Index n, Index k, Index block, T* panels) {
-    for (Index i = 0; i < contrastive_block; i += unit<T>) {
+    const Index height = extent<T>(n, block * contrastive_block);
+    for (Index i = 0; i < height; i += unit<T>) {
         const Index row = block * contrastive_block + i;
         pack_rows<unit<T>>(source + row * k, n - row, k, k, panels + i * k);
     }
@@ -46,11 +48,11 @@ void pack_block_panels(const T* source, Index n, Index k, Index block, T* panels
 template <class T>
 void pack_block_columns(const T* source, Index n, Index k, Index block, T* panels) {
     const Index row = block * contrastive_block, present = smaller(contrastive_block, n - row);
-    const Index padded = round_up(k, tile_columns<T>);
+    const Index height = extent<T>(n, row), padded = round_up(k, tile_columns<T>);
     for (Index j = 0; j < padded; j += tile_columns<T>) {
         T* panel = panels + j * contrastive_block;
         pack_columns<tile_columns<T>>(source + row * k + j, smaller(k - j, tile_columns<T>), present, k, panel);
-        for (Index e = present * tile_columns<T>; e < contrastive_block * tile_columns<T>; ++e) panel[e] = T(0);
+        for (Index e = present * tile_columns<T>; e < height * tile_columns<T>; ++e) panel[e] = T(0);
     }
 }
 

@@ -25,8 +25,8 @@ Pair = tuple[Floats, Floats]
 
 LOG2 = math.log(2.0)
 
-# Squared lengths up to which exponentials of logits, sums of them and products with rows stay inside
-# the type: those need no running maximum.
+# Squared lengths of rows up to which exponentials of logits, sums of them and their products with
+# rows stay inside the type: those need no running maximum.
 _SMALL = {np.dtype(np.float32): 55.0, np.dtype(np.float64): 480.0}
 
 # Logits in float32 up to this size keep their products inside the type.
