@@ -32,7 +32,7 @@ _SMALL = {np.dtype(np.float32): 55.0, np.dtype(np.float64): 480.0}
 # Logits in float32 up to this size keep their products inside the type.
 FLOAT32_LARGEST = 1e30
 
-# Rows up to which their powers against all columns are kept, some 192 rows at a time: 32 MiB in
+# Rows up to which their powers against all columns are kept, some 192 rows at a time: 29 MiB in
 # float32. With more they'd leave the cache, and to make logits twice takes no more time.
 _ONE_SIDED = 40_000
 
@@ -298,7 +298,7 @@ class Contrast:
             first.stretch if pulled else None,
             second.project if pulled else None,
             second.stretch if pulled else None,
-            _LOG2 / self._n,
+            LOG2 / self._n,
             logs,
             out_x,
             out_y,
