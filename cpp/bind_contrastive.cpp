@@ -4,6 +4,7 @@
 
 #include "bind.hpp"
 #include "contrastive.hpp"
+#include "one_sided.hpp"
 #include "row_dots.hpp"
 
 namespace pyssl {
@@ -38,21 +39,22 @@ void bound_log_sum_exp(const py::array& x, const py::array& y, Index period, boo
         {
             const py::gil_scoped_release release;
             Interrupt interrupt;
-            done = log_sum_exp(contrast, row_out, column_out, interrupt);
+            done = columns || contrast.symmetric()
+                       ? log_sum_exp(contrast, row_out, column_out, interrupt)
+                       : OneSided<T>(contrast, false).logs(row_out, interrupt);
         }
         if (!done) throw py::error_already_set();
     });
 }
 
-Finish finish_of(const py::array& positive, const std::optional<py::array>& project,
-                 const std::optional<py::array>& scale, Index n) {
-    Finish finish{doubles(positive, "positive", n), {nullptr, 0}, {nullptr, 0}};
-    if (project) finish.project = doubles(*project, "project", n);
-    if (scale) finish.scale = doubles(*scale, "scale", n);
-    return finish;
-}
-
 using Optional = std::optional<py::array>;
+
+Projection projection_of(const Optional& project, const Optional& scale, Index n) {
+    Projection projection{{nullptr, 0}, {nullptr, 0}};
+    if (project) projection.project = doubles(*project, "project", n);
+    if (scale) projection.scale = doubles(*scale, "scale", n);
+    return projection;
+}
 
 void bound_weighted_sums(const py::array& x, const py::array& y, Index period, bool small,
                          const py::array& row_weights, const py::array& row_logs, const py::array& column_weights,
@@ -68,13 +70,40 @@ void bound_weighted_sums(const py::array& x, const py::array& y, Index period, b
         const MatrixView<T> gy{output<T>(y_gradient, "y_gradient", {n, k}), n, k};
         const auto a = doubles(row_weights, "row_weights", n), u = doubles(row_logs, "row_logs", n);
         const auto b = doubles(column_weights, "column_weights", n), v = doubles(column_logs, "column_logs", n);
-        const Finish x_finish = finish_of(positive, x_project, x_scale, n);
-        const Finish y_finish = finish_of(positive, y_project, y_scale, n);
+        const Finish x_finish{doubles(positive, "positive", n), projection_of(x_project, x_scale, n)};
+        const Finish y_finish{doubles(positive, "positive", n), projection_of(y_project, y_scale, n)};
         bool done = false;
         {
             const py::gil_scoped_release release;
             Interrupt interrupt;
             done = weighted_sums(contrast, a, u, b, v, x_finish, y_finish, factor, gx, gy, interrupt);
+        }
+        if (!done) throw py::error_already_set();
+    });
+}
+
+void bound_one_sided(const py::array& x, const py::array& y, bool small, const py::array& positives,
+                     const Optional& x_project, const Optional& x_scale, const Optional& y_project,
+                     const Optional& y_scale, double factor, const py::array& rows, const py::array& x_gradient,
+                     const py::array& y_gradient, int num_threads) {
+    with_dtype(x, "x", [&](auto element) {
+        using T = decltype(element);
+        const Index period = std::max<Index>(1, require_ndim(x, "x", 2, "(n, k)")[0]);
+        const Contrast<T> contrast = contrast_of<T>(x, y, period, small, num_threads);
+        const Index n = contrast.x.rows, k = contrast.x.columns;
+        if (contrast.y.rows != n) throw py::value_error("x and y must have as many rows");
+        const VectorView<const double> logits = doubles(positives, "positives", n);
+        const Projection x_projection = projection_of(x_project, x_scale, n);
+        const Projection y_projection = projection_of(y_project, y_scale, n);
+        const VectorView<double> logs{output<double>(rows, "rows", {n}), n};
+        const MatrixView<T> gx{output<T>(x_gradient, "x_gradient", {n, k}), n, k};
+        const MatrixView<T> gy{output<T>(y_gradient, "y_gradient", {n, k}), n, k};
+        bool done = false;
+        {
+            const py::gil_scoped_release release;
+            Interrupt interrupt;
+            done = OneSided<T>(contrast, true)
+                       .gradient(logits, x_projection, y_projection, factor, logs, gx, gy, interrupt);
         }
         if (!done) throw py::error_already_set();
     });
@@ -171,6 +200,11 @@ void bind_contrastive(py::module_& m) {
           py::arg("x_project").noconvert(), py::arg("x_scale").noconvert(), py::arg("y_project").noconvert(),
           py::arg("y_scale").noconvert(), py::arg("factor"), py::arg("x_gradient").noconvert(),
           py::arg("y_gradient").noconvert(), py::arg("num_threads") = 0);
+    m.def("one_sided", bound_one_sided, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("small"),
+          py::arg("positives").noconvert(), py::arg("x_project").noconvert(), py::arg("x_scale").noconvert(),
+          py::arg("y_project").noconvert(), py::arg("y_scale").noconvert(), py::arg("factor"),
+          py::arg("rows").noconvert(), py::arg("x_gradient").noconvert(), py::arg("y_gradient").noconvert(),
+          py::arg("num_threads") = 0);
     m.def("tangent_means", bound_tangent_means, py::arg("x").noconvert(), py::arg("y").noconvert(),
           py::arg("dx").noconvert(), py::arg("dy").noconvert(), py::arg("period"), py::arg("row_logs").noconvert(),
           py::arg("column_logs").noconvert(), py::arg("row_means").noconvert(), py::arg("column_means").noconvert(),

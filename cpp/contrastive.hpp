@@ -40,9 +40,9 @@ class PackedRows {
           blocks((n + contrastive_block - 1) / contrastive_block),
           padded((k + kernels.column_unit - 1) / kernels.column_unit * kernels.column_unit),
           unit_(kernels.column_unit),
-          panels_(size(k)),
-          columns_(gradient ? size(padded) : 0) {
-        parallel_for(blocks, num_threads, 1, [&](Index begin, Index end) {
+          panels_(size(k), Fill::none),
+          columns_(gradient ? size(padded) : 0, Fill::none) {
+        parallel_for(blocks, num_threads, 131072 / (contrastive_block * k) + 1, [&](Index begin, Index end) {
             for (Index block = begin; block < end; ++block) {
                 kernels.pack_panels(rows.data, n, k, block, panels_.data() + block * contrastive_block * k);
                 if (gradient) {
@@ -91,7 +91,7 @@ LogitBlock<T> logit_block(const Contrast<T>& contrast, const PackedRows<T>& x, c
 template <class T>
 class Scratch {  // one piece for each worker
    public:
-    explicit Scratch(Index workers) : data_(static_cast<std::size_t>(workers * contrastive_scratch)) {}
+    explicit Scratch(Index workers) : data_(static_cast<std::size_t>(workers * contrastive_scratch), Fill::none) {}
     T* operator[](Index worker) const { return data_.data() + worker * contrastive_scratch; }
 
    private:
@@ -103,15 +103,15 @@ void copy_rows(const AlignedBuffer<T>& source, Index stride, MatrixView<T> out) 
     for (Index i = 0; i < out.rows; ++i) std::copy_n(source.data() + i * stride, out.columns, out.row(i));
 }
 
-// log2 sum_j 2^(x_i.y_j) over the negatives of each row and, unless empty, of each column; -inf where there is none.
-// A symmetric matrix has only rows. Returns whether it came to the end (see BlockSchedule::run).
+// log2 sum_j 2^(x_i.y_j) over the negatives of each row and each column; -inf where there is none. A symmetric matrix has
+// only rows. Returns whether it came to the end (see BlockSchedule::run).
 template <class T, class Poll>
 bool log_sum_exp(const Contrast<T>& contrast,
                  VectorView<double> rows,     // (n,)
-                 VectorView<double> columns,  // (m,) or empty
+                 VectorView<double> columns,  // (m,), not written for a symmetric matrix
                  Poll& poll) {
     const ContrastiveKernels<T>& kernels = contrastive_kernels(T{});
-    const bool symmetric = contrast.symmetric(), both = symmetric || columns.size > 0;
+    const bool symmetric = contrast.symmetric();
     const PackedRows<T> x(kernels, contrast.x, false, contrast.num_threads);
     const PackedRows<T> other(kernels, symmetric ? MatrixView<const T>{contrast.y.data, 0, x.k} : contrast.y, false,
                               contrast.num_threads);
@@ -119,7 +119,7 @@ bool log_sum_exp(const Contrast<T>& contrast,
 
     std::vector<double> row_sums(static_cast<std::size_t>(x.padded_rows())), column_sums;
     std::vector<T> row_tops(row_sums.size(), lowest_logit<T>), column_tops;
-    if (both && !symmetric) {
+    if (!symmetric) {
         column_sums.resize(static_cast<std::size_t>(y.padded_rows()));
         column_tops.assign(column_sums.size(), lowest_logit<T>);
     }
@@ -132,7 +132,7 @@ bool log_sum_exp(const Contrast<T>& contrast,
         contrast.num_threads,
         [&](Index worker, Index i, Index j) {
             const LogitBlock<T> block = logit_block(contrast, x, y, i, j);
-            const bool with_columns = both && !(symmetric && i == j);
+            const bool with_columns = !(symmetric && i == j);
             const Index row = i * contrastive_block, column = j * contrastive_block;
             double* column_sum = with_columns ? sums.data() + column : nullptr;
             if (contrast.small) {
@@ -153,16 +153,58 @@ bool log_sum_exp(const Contrast<T>& contrast,
         }
     };
     finish(rows, row_sums, row_tops);
-    if (both && !symmetric) finish(columns, column_sums, column_tops);
+    if (!symmetric) finish(columns, column_sums, column_tops);
     return done;
 }
 
+// What scaling rows to one length does to gradients by them.
+struct Projection {
+    VectorView<const double> project;  // (n,), or empty for none
+    VectorView<const double> scale;    // (n,), or empty for none
+};
+
 // What is left to do with a row h of sums: gradient_i = scale_i (h - x_i (x_i.h) project_i) with
-// h = factor (sums_i + positive_i times the positive's row). The second term is what scaling rows to one length takes.
+// h = factor (sums_i + positive_i times the positive's row).
 struct Finish {
     VectorView<const double> positive;  // (n,)
-    VectorView<const double> project;   // (n,), or empty for none
-    VectorView<const double> scale;     // (n,), or empty for none
+    Projection projection;
+};
+
+template <class T>
+class RowFinish {
+   public:
+    RowFinish(const PackedRows<T>& own, const PackedRows<T>& partners, Index shift, const Finish& finish, double factor)
+        : own_(own), partners_(partners), shift_(shift), finish_(finish), factor_(factor) {}
+
+    struct Space {
+        std::vector<T> row;
+        std::vector<double> h;
+        explicit Space(Index k) : row(static_cast<std::size_t>(k)), h(row.size()) {}
+    };
+
+    void operator()(Index i, const T* sum, T* out, Space& space) const {  // (k,)
+        auto& [row, h] = space;
+        const auto& [project, scale] = finish_.projection;
+        partners_.row((i + shift_) % partners_.n, row.data());
+        for (std::size_t j = 0; j < h.size(); ++j) {
+            h[j] = factor_ * (static_cast<double>(sum[j]) + finish_.positive[i] * static_cast<double>(row[j]));
+        }
+        if (project.size > 0 && project[i] != 0.0) {
+            own_.row(i, row.data());
+            double radial = 0.0;
+            for (std::size_t j = 0; j < h.size(); ++j) radial += h[j] * static_cast<double>(row[j]);
+            radial *= project[i];
+            for (std::size_t j = 0; j < h.size(); ++j) h[j] -= radial * static_cast<double>(row[j]);
+        }
+        const double stretch = scale.size > 0 ? scale[i] : 1.0;
+        for (std::size_t j = 0; j < h.size(); ++j) out[j] = static_cast<T>(stretch * h[j]);
+    }
+
+   private:
+    const PackedRows<T>&own_, &partners_;
+    const Index shift_;
+    const Finish finish_;
+    const double factor_;
 };
 
 template <class T>
@@ -171,26 +213,10 @@ void finish_rows(const AlignedBuffer<T>& sums,  // (blocks, block, k padded)
                  double factor,
                  MatrixView<T> out,  // (n, k)
                  int num_threads) {
-    const Index n = out.rows, k = out.columns;
-    parallel_for(n, num_threads, 65536 / (k + 1) + 1, [&](Index begin, Index end) {
-        std::vector<T> row(static_cast<std::size_t>(k));
-        std::vector<double> h(row.size());
-        for (Index i = begin; i < end; ++i) {
-            const T* sum = sums.data() + i * own.padded;
-            partners.row((i + shift) % partners.n, row.data());
-            for (std::size_t j = 0; j < h.size(); ++j) {
-                h[j] = factor * (static_cast<double>(sum[j]) + finish.positive[i] * static_cast<double>(row[j]));
-            }
-            double radial = 0.0;
-            if (finish.project.size > 0 && finish.project[i] != 0.0) {
-                own.row(i, row.data());
-                for (std::size_t j = 0; j < h.size(); ++j) radial += h[j] * static_cast<double>(row[j]);
-                radial *= finish.project[i];
-                for (std::size_t j = 0; j < h.size(); ++j) h[j] -= radial * static_cast<double>(row[j]);
-            }
-            const double scale = finish.scale.size > 0 ? finish.scale[i] : 1.0;
-            for (std::size_t j = 0; j < h.size(); ++j) out(i, static_cast<Index>(j)) = static_cast<T>(scale * h[j]);
-        }
+    const RowFinish<T> finish_row(own, partners, shift, finish, factor);
+    parallel_for(out.rows, num_threads, 65536 / (out.columns + 1) + 1, [&](Index begin, Index end) {
+        typename RowFinish<T>::Space space(out.columns);
+        for (Index i = begin; i < end; ++i) finish_row(i, sums.data() + i * own.padded, out.row(i), space);
     });
 }
 

@@ -66,6 +66,22 @@ struct ContrastiveKernels {
                      T* x_gradient,       // (block, k padded)
                      T* y_gradient,       // (block, k padded) or null
                      T* scratch);
+    // The logits of one side's softmax, made once: adds to the sums like log_sum (or, where `small`, like sum, the tops
+    // untouched), keeps the powers 2^(logit - top), 0 for what is no negative, and adds them times y to the gradient, which
+    // remains relative to the tops as they rise.
+    void (*attend)(const LogitBlock<T>& block, bool small, LogSums<T> rows,
+                   const T* y_columns,  // from pack_columns
+                   T* powers,           // (block, block), in panels of the kernel's own
+                   T* gradient,         // (block, k padded)
+                   T* scratch);
+    // Adds the transposed powers, those of row i times a_i 2^(top_i - u_i), times x to the gradient of the columns.
+    // The powers of the next call had best lie behind these: they are fetched in advance.
+    void (*attend_back)(const LogitBlock<T>& block, const T* powers,
+                        const T* tops,             // (block,) those that the powers are relative to
+                        const T* a, const T* u,    // (block,)
+                        const T* x_columns,        // from pack_columns
+                        T* gradient,               // (block, k padded)
+                        T* scratch);
     // With the tangents s of the logits, made like them from (dx, x) and (y, dy): adds sum_j 2^(logit - u_i) s_ij over the
     // rows and, unless null, sum_i 2^(logit - v_j) s_ij over the columns.
     void (*tangent_sum)(const LogitBlock<T>& block, const LogitBlock<T>& tangent, const Weights<T>& weights,
@@ -89,7 +105,7 @@ struct ContrastiveKernels {
 template <class T>
 constexpr T lowest_logit = sizeof(T) == 4 ? T(-1e38) : T(-1e300);
 
-constexpr Index weight_stride = contrastive_block + 16;  // an odd number of cache lines: no two rows evict each other
-constexpr Index contrastive_scratch = 4 * contrastive_block * weight_stride;
+constexpr Index weight_area = contrastive_block * contrastive_block;
+constexpr Index contrastive_scratch = 4 * weight_area;
 
 }  // namespace pyssl

@@ -13,13 +13,16 @@
 
 namespace pyssl {
 
-// Zero-initialised memory aligned for the widest vectors, so that kernels may use aligned loads from scratch.
+enum class Fill { zero, none };
+
+// Memory aligned for the widest vectors, so that kernels may use aligned loads from scratch. What is large and written
+// before it is read need not be filled: the threads that write it then share the cost of its pages.
 template <class T>
 class AlignedBuffer {
    public:
-    explicit AlignedBuffer(std::size_t size)
+    explicit AlignedBuffer(std::size_t size, Fill fill = Fill::zero)
         : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{alignment}))) {
-        std::fill_n(data_, size, T{});
+        if (fill == Fill::zero) std::fill_n(data_, size, T{});
     }
     ~AlignedBuffer() { ::operator delete(data_, std::align_val_t{alignment}); }
     AlignedBuffer(const AlignedBuffer&) = delete;
@@ -43,6 +46,9 @@ inline int resolve_num_threads(int num_threads) {
     static const int automatic = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     return automatic;
 }
+
+// How many threads so many flops of a product are worth: starting one takes as long as some millions of them.
+inline Index worth_threads(double flops) { return static_cast<Index>(std::min(1e6, 1.0 + flops / 2e7)); }
 
 // Calls body(begin, end) on static chunks that cover [0, size), from at most num_threads threads (0 = as many as the
 // machine has). No chunk is smaller than `grain` iterations except when it is the only one: starting a thread costs

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <vector>
 
 #include "parallel.hpp"
 #include "views.hpp"
@@ -93,5 +94,30 @@ class BlockSchedule {
     Index rows_, columns_, size_ = 0;
     bool symmetric_;
 };
+
+// Calls body(worker, step, task) for task = 0, ..., sizes[step] - 1 of one step after another: a task finds what all tasks
+// of the steps before have left. For many short steps, whose threads are started once. Stops early as above.
+template <class Body, class Poll>
+bool run_steps(const std::vector<Index>& sizes, Index workers, const Body& body, Poll& poll) {
+    struct Progress {
+        std::atomic<Index> next{0}, done{0};
+    };
+    std::vector<Progress> progress(sizes.size());
+    std::atomic<bool> stop{false};
+    parallel_for(workers, static_cast<int>(workers), 1, [&](Index begin, Index end) {
+        for (Index worker = begin; worker < end; ++worker) {
+            for (std::size_t step = 0; step < sizes.size(); ++step) {
+                auto& [next, done] = progress[step];
+                for (Index task = next.fetch_add(1); task < sizes[step]; task = next.fetch_add(1)) {
+                    if (worker == 0 && poll()) stop.store(true);
+                    if (!stop.load()) body(worker, static_cast<Index>(step), task);
+                    if (done.fetch_add(1) + 1 == sizes[step]) done.notify_all();
+                }
+                for (Index seen = done.load(); seen != sizes[step]; seen = done.load()) done.wait(seen);
+            }
+        }
+    });
+    return !stop.load();
+}
 
 }  // namespace pyssl

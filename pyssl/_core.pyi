@@ -76,6 +76,21 @@ def weighted_sums(
     y_gradient: npt.NDArray[np.floating[Any]],  # (n, k), may be y
     num_threads: int = 0,
 ) -> None: ...
+def one_sided(
+    x: npt.NDArray[np.floating[Any]],  # (n, k)
+    y: npt.NDArray[np.floating[Any]],  # (n, k)
+    small: bool,
+    positives: npt.NDArray[np.float64],  # (n,)
+    x_project: npt.NDArray[np.float64] | None,  # (n,)
+    x_scale: npt.NDArray[np.float64] | None,  # (n,)
+    y_project: npt.NDArray[np.float64] | None,  # (n,)
+    y_scale: npt.NDArray[np.float64] | None,  # (n,)
+    factor: float,
+    rows: npt.NDArray[np.float64],  # (n,), written
+    x_gradient: npt.NDArray[np.floating[Any]],  # (n, k), may be x
+    y_gradient: npt.NDArray[np.floating[Any]],  # (n, k), may be y
+    num_threads: int = 0,
+) -> None: ...
 def tangent_means(
     x: npt.NDArray[np.floating[Any]],  # (n, k)
     y: npt.NDArray[np.floating[Any]],  # (m, k)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyssl
-from pyssl import _contrastive
+from pyssl import _contrastive, _core
 
 INFONCE = [
     pyssl.InfoNCE(similarity=similarity, partition=partition, normalize=normalize, symmetric=both)
@@ -362,6 +362,126 @@ def test_exponentials_both_ways_agree():
     np.testing.assert_allclose(small[0], large[0], rtol=1e-14)
     for left, right in zip(small[1], large[1], strict=True):
         np.testing.assert_allclose(left, right, atol=1e-15)
+
+
+# ---- logits made once ----------------------------------------------------------------------------
+
+ONE_SIDED = [loss for loss in INFONCE if loss.partition == "conditional" and not loss.symmetric]
+
+
+def both_ways(loss, z, z_plus):
+    """Value and gradients with logits made once and, as for more rows than that, made twice."""
+    once = loss.value_and_gradient(z, z_plus)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_contrastive, "_ONE_SIDED", 0)
+        twice = loss.value_and_gradient(z, z_plus)
+    return once, twice
+
+
+# 192 rows make a block, three of those a chunk: at the edges of both, and of the tiles' columns
+@pytest.mark.parametrize(
+    ("n", "k"), [(191, 5), (192, 32), (193, 33), (576, 4), (577, 2), (1000, 9)]
+)
+@pytest.mark.parametrize("loss", ONE_SIDED, ids=str)
+@pytest.mark.parametrize(("dtype", "eps"), [(np.float64, 1e-13), (np.float32, 2e-5)])
+def test_logits_made_once_and_twice_agree(loss, n, k, dtype, eps):
+    for tau in (0.7, 0.004):  # the second takes running maxima
+        z, z_plus, *_ = problem(n, k, dtype=dtype)
+        once, twice = both_ways(with_temperature(loss, tau), z, z_plus)
+        assert once[0] == twice[0]
+        scale = np.linalg.norm(np.concatenate(twice[1]))
+        for left, right in zip(once[1], twice[1], strict=True):
+            # of logits as large as 1/tau the rounding is that much larger, too
+            tolerance = eps * max(1.0, 0.1 / tau) * scale
+            assert np.linalg.norm(left - right) <= tolerance
+
+
+def softmax_gradients(x, y):
+    """Of the mean of log(1 + sum over j != i of 2^(x_i.y_j - x_i.y_i)), densely."""
+    n = len(x)
+    s = np.log(2.0) * (x @ y.T)
+    p = np.exp(s - log_sum_exp(s)[:, None]) - np.eye(n)
+    return np.log(2.0) / n * (p @ y), np.log(2.0) / n * (p.T @ x)
+
+
+def one_sided(x, y, threads, small):
+    n = len(x)
+    positives, logs = (x * y).sum(axis=1, dtype=np.float64), np.empty(n)
+    out = np.empty_like(x), np.empty_like(y)
+    nothing = (None,) * 4
+    _core.one_sided(
+        x, y, small, positives, *nothing, np.log(2.0) / n, logs, *out, num_threads=threads
+    )
+    return logs, *out
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_several_waves_against_the_dense_matrix(small):
+    # 8 MiB hold 3 of the 15 row blocks at a time in double precision
+    n, k = 2700, 6
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((2, n, k))
+    logs, *gradients = one_sided(x, y, 2, small)
+    s = x @ y.T
+    np.fill_diagonal(s, -np.inf)
+    expected = log_sum_exp(np.log(2.0) * s) / np.log(2.0)
+    np.testing.assert_allclose(logs, expected, rtol=1e-13, atol=1e-13)
+    for got, expected in zip(gradients, softmax_gradients(x, y), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-13 * np.abs(expected).max())
+    for threads in (1, 3, 8):
+        for left, right in zip((logs, *gradients), one_sided(x, y, threads, small), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_maxima_that_move_from_block_to_block(rising):
+    # each block of columns lies a hundred powers of two above (or below) the one before it, and
+    # every third row sees them the other way round
+    n = 800
+    rng = np.random.default_rng(5)
+    height = np.linspace(0.0, 500.0, n) * (1.0 if rising else -1.0)
+    x = np.column_stack([np.where(np.arange(n) % 3 == 0, -1.0, 1.0), rng.standard_normal((n, 3))])
+    y = np.column_stack([height, rng.standard_normal((n, 3))])
+    logs, *gradients = one_sided(x, y, 2, False)
+    s = x @ y.T
+    np.fill_diagonal(s, -np.inf)
+    expected = log_sum_exp(np.log(2.0) * s) / np.log(2.0)
+    np.testing.assert_allclose(logs, expected, rtol=1e-13, atol=1e-13)
+    for got, expected in zip(gradients, softmax_gradients(x, y), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-12 * np.abs(expected).max())
+
+
+def test_views_of_very_different_lengths():
+    # the logits are small, the rows are not: products with powers must stay inside float32
+    rng = np.random.default_rng(6)
+    z, z_plus = rng.standard_normal((2, 300, 4)).astype(np.float32)
+    loss = pyssl.InfoNCE(0.05, "dot")
+    plain = loss.value_and_gradient(z, z_plus)
+    lever = np.float32(2.0**80)
+    value, (gz, gz_plus) = loss.value_and_gradient(z / lever, z_plus * lever)
+    np.testing.assert_allclose(value, plain[0], rtol=1e-6)
+    for got, expected in ((gz / lever, plain[1][0]), (gz_plus * lever, plain[1][1])):
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "match"),
+    [
+        ({"y": np.zeros((4, 2))}, ValueError, "as many rows"),
+        ({"y": np.zeros((5, 3))}, ValueError, r"y must be \(5, 2\), got \(5, 3\)"),
+        ({"positives": np.zeros(4)}, ValueError, r"positives must be \(5,\), got \(4,\)"),
+        ({"rows": np.zeros(5, np.float32)}, TypeError, "rows must be float64"),
+        ({"x_gradient": np.zeros((5, 2), np.float32)}, TypeError, "x_gradient must be float64"),
+        ({"x_scale": np.zeros(6)}, ValueError, r"scale must be \(5,\)"),
+        ({"num_threads": -1}, ValueError, "num_threads must be >= 0"),
+    ],
+)
+def test_one_sided_checks_what_its_memory_safety_needs(changed, error, match):
+    arrays = {name: np.zeros((5, 2)) for name in ("x", "y", "x_gradient", "y_gradient")}
+    nothing = dict.fromkeys(("x_project", "x_scale", "y_project", "y_scale"))
+    arguments = arrays | nothing | {"positives": np.zeros(5), "rows": np.zeros(5)}
+    with pytest.raises(error, match=match):
+        _core.one_sided(**(arguments | {"small": True, "factor": 1.0} | changed))
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
