@@ -25,6 +25,7 @@ except ImportError as error:
 
 from pyssl._checks import ThresholdWarning
 from pyssl._threads import get_num_threads, set_num_threads
+from pyssl.angular import AngularNTXentLandscape
 from pyssl.classification import classify
 from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
@@ -43,6 +44,7 @@ from pyssl.losses import (
 )
 from pyssl.measures import effective_rank, participation_ratio, rankme, stable_rank
 from pyssl.moments import MomentAccumulator, Moments
+from pyssl.normalized import ConstantEmbedding, NTXentLandscape
 from pyssl.numerical import NumericalLandscape
 from pyssl.population import BarlowTwinsLandscape, NormalizedBarlowTwinsLandscape
 from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quartic
@@ -56,11 +58,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOSSES",
+    "AngularNTXentLandscape",
     "BarlowTwins",
     "BarlowTwinsLandscape",
     "Cause",
     "Collapse",
     "CollapseReport",
+    "ConstantEmbedding",
     "CustomPotential",
     "EmpiricalLandscape",
     "Flow",
@@ -80,6 +84,7 @@ __all__ = [
     "MomentAccumulator",
     "Moments",
     "NTXent",
+    "NTXentLandscape",
     "NormalizedBarlowTwinsLandscape",
     "NumericalLandscape",
     "Origin",

@@ -14,10 +14,12 @@ from pyssl._bias import BiasedLandscape, with_mean
 from pyssl._finite import Terms, finite_negatives
 from pyssl._pencil import Array, descending, rank_tolerance
 from pyssl._spectral_contrastive import spectral_contrastive
+from pyssl.angular import AngularNTXentLandscape
 from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape
 from pyssl.loss import Floats, Loss, Sample
 from pyssl.moments import Moments
+from pyssl.normalized import NTXentLandscape
 from pyssl.population import BarlowTwinsLandscape, NormalizedBarlowTwinsLandscape
 from pyssl.potentials import InfoNCEPotential, Potential, Quartic
 from pyssl.spectral import ExactDeficit, ModeSplit, SpectralLandscape
@@ -262,10 +264,79 @@ class NTXent(Loss):
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _contrastive.ntxent(z, z_plus, temperature=self.temperature)
 
+    def effective(
+        self,
+        moments: Moments,
+        embedding_dim: int,
+        weight_decay: float = 0.0,
+        bias: bool = False,
+        *,
+        depth: int = 1,
+        angular: str = "leading",
+    ) -> Landscape:
+        """Return the effective landscape: second cumulant of the cosine between negatives.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the views.
+        embedding_dim : int
+            k >= 1, the rows of W.
+        weight_decay : float, optional
+            g >= 0 adds (g/2)||W||^2; a bias does not decay.
+        bias : bool, optional
+            Whether W has a last column that multiplies 1.
+        depth : int, optional
+            Layers of a balanced deep linear model.
+        angular : {"leading", "exact"}, optional
+            Moments of normalised embeddings to leading order in 1/effective rank, or exact for
+            centred Gaussian views and W that align with the modes.
+
+        Returns
+        -------
+        NTXentLandscape
+            An AngularNTXentLandscape for ``angular="exact"``.
+
+        Raises
+        ------
+        ValueError
+            For a wrong value, or moments without variation.
+        TypeError
+            For an argument of the wrong kind.
+        NotImplementedError
+            For exact angular moments with a bias or a mean.
+
+        Notes
+        -----
+        Source: theory 3.2.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> moments = pyssl.Moments(np.eye(3), np.diag([0.9, 0.8, 0.1]))
+        >>> loss = pyssl.NTXent(temperature=1.0)
+        >>> loss.effective(moments, 3).minimum().amplitudes.round(3)
+        array([0.55, 0.45, 0.  ])
+        >>> loss.effective(moments, 3, angular="exact").minimum().rank
+        3
+        """
+        exact = _checks.choice("angular", angular, ("leading", "exact")) == "exact"
+        land = super().effective(moments, embedding_dim, weight_decay, bias, depth=depth)
+        assert isinstance(land, NTXentLandscape)
+        if not exact:
+            return land
+        if land.bias or moments.mean.any():
+            self._lacks(
+                "effective",
+                "exact angular moments are those of centred views without a bias; pass"
+                " moments.centered() and bias=False",
+            )
+        return AngularNTXentLandscape(self, moments, land.embedding_dim, land.weight_decay, False)
+
     def _landscape(self, level: str, m: Moments, k: int, g: float, bias: bool) -> Landscape:
         if level == "population":
             self._lacks(level, "its expectation over normalised embeddings has no closed form")
-        self._lacks(level, "scale-free landscapes are not part of this version")
+        return NTXentLandscape(self, m, k, g, bias)
 
 
 @dataclass(frozen=True)

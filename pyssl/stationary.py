@@ -154,12 +154,12 @@ class Modes:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Minimum:
-    """The global minimum of a spectral landscape.
+    """The global minimum of a landscape with modes.
 
     Attributes
     ----------
     weights : (k, d) ndarray
-        A minimiser (every W' = O W with orthogonal O is another); nan where none exists.
+        A minimiser (every W' = O W with orthogonal O is another); nan where a mode diverges.
     value : float
         The infimum; -inf for an unbounded landscape.
     amplitudes : (d,) ndarray
@@ -168,7 +168,8 @@ class Minimum:
     rank : int
         How many modes are active.
     attained : bool
-        Whether a minimiser exists.
+        Whether a minimiser exists: not where a mode diverges, nor with weight decay on a landscape
+        that is scale-free without it, where the weights name the best directions.
     bounded : bool
         Whether the landscape is bounded below on the null space of S.
     degenerate : bool
@@ -219,6 +220,8 @@ class Minimum:
         text = f"Minimum(value={self.value:.6g}, rank={self.rank}, attained={self.attained}"
         if not self.bounded:
             text += ": unbounded below on the null space of S"
+        elif not self.attained and np.isfinite(self.amplitudes).all():
+            text += ": smaller weights are always better"
         elif not self.attained:
             count = int(np.isinf(self.amplitudes).sum())
             text += f": {count} of {self.rank} modes diverge{'s' if count == 1 else ''}"
