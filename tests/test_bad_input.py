@@ -60,9 +60,11 @@ PENALISED = DOT.effective(OFFSET, embedding_dim=2)
 BIASED = DOT.effective(
     pyssl.Moments(SIGMA[:2, :2], CROSS[:2, :2], [0.5, 1.0]), embedding_dim=2, bias=True
 )
+NTXENT = pyssl.NTXent().effective(MOMENTS, embedding_dim=2, weight_decay=0.1)
+ANGULAR = pyssl.NTXent().effective(MOMENTS, embedding_dim=2, angular="exact")
 LANDSCAPES = (
     *(QUARTIC, CURVED, MODES, EMPIRICAL, BARLOW, CORRELATION, VICREG),
-    *(FINITE, PENALISED, BIASED),
+    *(FINITE, PENALISED, BIASED, NTXENT),
 )
 
 
@@ -134,6 +136,10 @@ DOORS = [
     Door("SpectralLandscape", "B", lambda a: spectral(B=a), CROSS),
     Door("SpectralLandscape", "S", lambda a: spectral(S=a), SIGMA),
     *(
+        Door(f"AngularNTXentLandscape.{method}", "p", getattr(ANGULAR, method), np.abs(X[0]))
+        for method in ("value_of_spectrum", "shares_of_spectrum")
+    ),
+    *(
         weights(place(land, method), "W", getattr(land, method), good)
         for land in LANDSCAPES
         for method in ("value", "gradient", "value_and_gradient", "hessian")
@@ -159,7 +165,8 @@ DOORS = [
             ("no rows", "no columns") if argument in "uv" else (),
         )
         for land in LANDSCAPES
-        if land is not CORRELATION  # some of these planes meet the origin, where it is singular
+        # some of these planes meet the origin, where two of them have no value
+        if land not in (CORRELATION, NTXENT)
         for argument in ("W0", "D1", "D2", "u", "v")
     ),
     *(
@@ -253,7 +260,7 @@ DOORS = [
 NO_DOORS = {
     "Landscape": "an interface",
     **dict.fromkeys(
-        ("CollapseReport", "Flow", "Minimum", "ModeTable", "Origin"),
+        ("CollapseReport", "ConstantEmbedding", "Flow", "Minimum", "ModeTable", "Origin"),
         "results: made by the library",
     ),
     **dict.fromkeys(
