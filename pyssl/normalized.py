@@ -346,13 +346,7 @@ class NTXentLandscape(NumericalLandscape):
             starts.append(self._spectral_minimum(fewer, 0.0).weights)
         rng = np.random.default_rng(0)
         starts += [rng.standard_normal(self.shape) for _ in range(3)]
-        whitener = m._uncentered_metric.whitener
-        if self.bias:
-            whitener = np.block(
-                [[m._metric.whitener, np.zeros((m.dim, 1))],
-                 [-(m.mean @ m._metric.whitener)[None, :], np.ones((1, 1))]]
-            )  # fmt: skip
-        weights = _descend(self, starts, whitener)
+        weights = _descend(self, starts)
         inner = self._decaying(weights)
         covariance = inner @ m.covariance @ inner.T
         spectrum = descending(covariance)
@@ -586,36 +580,11 @@ class NTXentLandscape(NumericalLandscape):
 _STEP = 1e-60
 
 
-def _descend(land: NTXentLandscape, starts: list[Array], whitener: Array) -> Array:
-    """Return the best minimiser of f that descent from the starts (k, d) finds.
+def _descend(land: NTXentLandscape, starts: list[Array]) -> Array:
+    """Return the best minimiser at g = 0 that descent from the starts finds, on the scale 1."""
+    from pyssl.solvers import minimize  # slow to import
 
-    In whitened coordinates, in which the length of every start is 1.
-    """
-    from scipy.optimize import minimize  # slow to import
-
-    k, inverse = land.shape[0], np.linalg.pinv(whitener)
-
-    def evaluate(flat: Array) -> tuple[float, Array]:
-        value, gradient = land._value_and_gradient(flat.reshape(k, -1) @ whitener.T)
-        return value, (gradient @ whitener).ravel()
-
-    def bend(flat: Array, direction: Array) -> Array:
-        product = land._linearised(flat.reshape(k, -1) @ whitener.T)
-        return (product(direction.reshape(k, -1) @ whitener.T) @ whitener).ravel()
-
-    best = None
-    for start in starts:
-        point = (start @ inverse.T).ravel()
-        rough = minimize(
-            evaluate, point / np.linalg.norm(point), jac=True, method="L-BFGS-B",
-            options={"maxiter": 2000},
-        )  # fmt: skip
-        if best is None or rough.fun < best.fun:
-            best = rough
-    assert best is not None
-    fine = minimize(
-        evaluate, best.x / np.linalg.norm(best.x), jac=True, hessp=bend, method="trust-ncg",
-        options={"gtol": 1e-11, "maxiter": 100},
-    )  # fmt: skip
-    point = fine.x if fine.fun <= best.fun else best.x
-    return np.asarray((point / np.linalg.norm(point)).reshape(k, -1) @ whitener.T)
+    free = type(land)(land.loss, land.moments, land.embedding_dim, 0.0, land.bias)
+    ends = [minimize(free, start, closed_form=False) for start in starts]
+    best = min(ends, key=lambda end: end.value).weights
+    return np.asarray(best / free._scaled(best)[0])
