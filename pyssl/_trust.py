@@ -237,7 +237,10 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     if curvature <= 1e-14 * typical * sizes[0] ** 2:
         return np.zeros_like(grown)
     factor = -float(inner(grown, point.gradient)) / curvature
-    return None if abs(factor) <= _SETTLED else np.asarray(np.clip(factor, -0.5, 1.0) * grown)
+    if abs(factor) <= _SETTLED:
+        return None
+    outward: Floats = min(max(factor, -0.5), 1.0) * grown
+    return outward
 
 
 def _agreement(point: Point, there: Point, predicted: float, value_scale: float) -> float:
@@ -382,18 +385,13 @@ def _escape(
     mixture = sum(
         c * d for c, d in zip(rng.standard_normal(len(directions)), directions, strict=True)
     )
-    for direction in (mixture, directions[0]):
-        direction = direction / norm(direction)
-        if float(inner(direction, point.gradient)) > 0.0:
-            direction = -direction
+    for vector in (mixture, directions[0]):
+        downhill = -1.0 if float(inner(vector, point.gradient)) > 0.0 else 1.0
+        direction = vector * (downhill / norm(vector))
         length = 0.1 * problem.size
-        best = point
-        while length > 1e-9 * problem.size and best is point:
+        while length > 1e-9 * problem.size:
             there = problem.move(point, length * direction)
             if there.value < point.value:
-                best = there
+                return there
             length *= 0.25
-        if best is point:
-            continue
-        return best
     return None

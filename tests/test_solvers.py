@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -474,7 +475,7 @@ def test_the_callback_sees_every_iteration() -> None:
         mine = [state for state in states if state.restart == run]
         assert [state.iteration for state in mine] == list(range(len(mine)))
         values = [state.value for state in mine]
-        assert all(b <= a + 1e-12 for a, b in zip(values, values[1:], strict=False))
+        assert all(b <= a + 1e-12 for a, b in itertools.pairwise(values))
     lowest = min(state.value for state in states)
     assert result.value == pytest.approx(lowest, abs=1e-12)
 
@@ -490,7 +491,7 @@ def test_the_callback_stops_everything() -> None:
 
 
 def test_an_interrupt_passes_through() -> None:
-    def interrupt(state: pyssl.MinimizeState) -> None:
+    def interrupt(_: pyssl.MinimizeState) -> None:
         raise KeyboardInterrupt
 
     land = random_land(pyssl.SpectralContrastive(), 2)
@@ -580,5 +581,5 @@ def test_bad_arguments(options: dict[str, object], error: type[Exception], messa
 
 
 def test_what_is_no_landscape() -> None:
-    with pytest.raises(TypeError, match="land must be a pyssl.Landscape, got"):
+    with pytest.raises(TypeError, match=r"land must be a pyssl\.Landscape, got"):
         minimize(pyssl.SpectralContrastive())
