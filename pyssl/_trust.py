@@ -239,8 +239,7 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     factor = -float(inner(grown, point.gradient)) / curvature
     if abs(factor) <= _SETTLED:
         return None
-    outward: Floats = min(max(factor, -0.5), 1.0) * grown
-    return outward
+    return np.asarray(min(max(factor, -0.5), 1.0) * grown, dtype=np.float64)
 
 
 def _agreement(point: Point, there: Point, predicted: float, value_scale: float) -> float:

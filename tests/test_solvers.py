@@ -562,6 +562,11 @@ def test_the_closed_form_is_used_where_there_is_one() -> None:
         ({"start": np.ones((2, 2))}, ValueError, "start must be"),
         ({"start": np.ones((1, 2, 3))}, ValueError, "start must be"),
         ({"start": np.full((2, 3), np.nan)}, ValueError, "start must be finite, got nan"),
+        (
+            {"start": np.full((2, 3), 1e90)},
+            ValueError,
+            "start must be at most 1e\\+70 in magnitude",
+        ),
         ({"start": "here"}, TypeError, "start must hold real numbers"),
         ({"restarts": 0}, ValueError, "restarts must be at least 1, got 0"),
         ({"restarts": 1.5}, TypeError, "restarts must be an integer"),
