@@ -235,7 +235,7 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     typical = norm(point.hvp(probe)) / norm(probe)
     curvature = float(inner(grown, point.hvp(grown)))
     if curvature <= 1e-14 * typical * sizes[0] ** 2:
-        return np.zeros_like(grown)
+        return np.zeros_like(point.x)
     factor = -float(inner(grown, point.gradient)) / curvature
     if abs(factor) <= _SETTLED:
         return None
