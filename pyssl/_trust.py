@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse.linalg
 
 from pyssl.landscape import inner
 
@@ -347,27 +346,27 @@ def _negative_curvature(point: Point, rng: np.random.Generator) -> tuple[int, li
         values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
         scale = float(np.abs(values).max(initial=0.0))
     else:
-        operator = scipy.sparse.linalg.LinearOperator((size, size), apply, dtype=np.float64)
-        start = rng.standard_normal(size)
-        values, vectors, scale = _lowest(operator, start)
+        values, vectors, scale = _lowest(apply, rng.standard_normal(size))
     negative = np.flatnonzero(values < -CURVATURE_TOLERANCE * scale)
     directions = [root * vectors[:, i].reshape(shape) for i in negative[:_MOST_NEGATIVE]]
     return len(negative), directions
 
 
-def _lowest(operator: Any, start: Floats) -> tuple[Floats, Floats, float]:
+def _lowest(apply: Callable[[Floats], Floats], start: Floats) -> tuple[Floats, Floats, float]:
     """Return the lowest eigenvalues by Lanczos: one, or more if it is negative, and |H|."""
-    lanczos = scipy.sparse.linalg.eigsh
-    extreme = lanczos(operator, 1, which="LM", v0=start, tol=1e-2, return_eigenvectors=False)
+    from scipy.sparse.linalg import LinearOperator, eigsh  # slow to import, and few need it
+
+    shape = (len(start), len(start))
+    operator = LinearOperator(shape, apply, dtype=np.float64)
+    extreme = eigsh(operator, 1, which="LM", v0=start, tol=1e-2, return_eigenvectors=False)
     scale = float(np.abs(extreme[0]))
     if scale == 0.0:
         return np.zeros(1), start[:, None], 0.0
     # ARPACK's tolerance is relative to the eigenvalue it looks for, which may be zero: shift it
-    identity = scipy.sparse.linalg.aslinearoperator(scipy.sparse.eye_array(len(start)))
-    shifted = scale * identity - operator
+    shifted = LinearOperator(shape, lambda v: scale * v - apply(v), dtype=np.float64)
     count = 1
     while True:
-        values, vectors = lanczos(shifted, count, which="LA", v0=start, tol=1e-4)
+        values, vectors = eigsh(shifted, count, which="LA", v0=start, tol=1e-4)
         values, vectors = scale - values[::-1], vectors[:, ::-1]
         if values[-1] >= -CURVATURE_TOLERANCE * scale or count == _MOST_NEGATIVE:
             return values, vectors, scale
