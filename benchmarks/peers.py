@@ -421,7 +421,7 @@ def descent_rows(peers: Peers, quick: bool, repeat: int) -> Iterator[list[str]]:
             ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
             name = "PyTorch L-BFGS"
             if reached > target:
-                name += f", **stalls at {reached:.1e}**, time to that"
+                name += f", **its least: {reached:.1e}**, time to that"
             target_met = ""
             if at_least is not None and not quick:
                 target_met = verdict(f">= {at_least:g}x", statistics.median(ratios) >= at_least)

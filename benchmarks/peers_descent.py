@@ -80,7 +80,7 @@ def vicreg_torch(torch: ModuleType, m: pyssl.Moments, k: int) -> Evaluate:
     return evaluate
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     pass
 
 
@@ -101,7 +101,7 @@ def lbfgs(
         if size < least:
             least, when = size, spent
         if size <= target or spent > seconds:
-            raise _Reached
+            raise _ReachedError
         return value
 
     try:
@@ -115,6 +115,6 @@ def lbfgs(
                 line_search_fn=search,
             )
             optimizer.step(closure)
-    except _Reached:
+    except _ReachedError:
         pass
     return W.detach().numpy(), least, when

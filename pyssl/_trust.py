@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse.linalg
 
 from pyssl.landscape import inner
 
@@ -235,9 +234,11 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     typical = norm(point.hvp(probe)) / norm(probe)
     curvature = float(inner(grown, point.hvp(grown)))
     if curvature <= 1e-14 * typical * sizes[0] ** 2:
-        return np.zeros_like(grown)
+        return np.zeros_like(point.x)
     factor = -float(inner(grown, point.gradient)) / curvature
-    return None if abs(factor) <= _SETTLED else np.asarray(np.clip(factor, -0.5, 1.0) * grown)
+    if abs(factor) <= _SETTLED:
+        return None
+    return np.asarray(min(max(factor, -0.5), 1.0) * grown, dtype=np.float64)
 
 
 def _agreement(point: Point, there: Point, predicted: float, value_scale: float) -> float:
@@ -345,27 +346,27 @@ def _negative_curvature(point: Point, rng: np.random.Generator) -> tuple[int, li
         values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
         scale = float(np.abs(values).max(initial=0.0))
     else:
-        operator = scipy.sparse.linalg.LinearOperator((size, size), apply, dtype=np.float64)
-        start = rng.standard_normal(size)
-        values, vectors, scale = _lowest(operator, start)
+        values, vectors, scale = _lowest(apply, rng.standard_normal(size))
     negative = np.flatnonzero(values < -CURVATURE_TOLERANCE * scale)
     directions = [root * vectors[:, i].reshape(shape) for i in negative[:_MOST_NEGATIVE]]
     return len(negative), directions
 
 
-def _lowest(operator: Any, start: Floats) -> tuple[Floats, Floats, float]:
+def _lowest(apply: Callable[[Floats], Floats], start: Floats) -> tuple[Floats, Floats, float]:
     """Return the lowest eigenvalues by Lanczos: one, or more if it is negative, and |H|."""
-    lanczos = scipy.sparse.linalg.eigsh
-    extreme = lanczos(operator, 1, which="LM", v0=start, tol=1e-2, return_eigenvectors=False)
+    from scipy.sparse.linalg import LinearOperator, eigsh  # slow to import, and few need it
+
+    shape = (len(start), len(start))
+    operator = LinearOperator(shape, apply, dtype=np.float64)
+    extreme = eigsh(operator, 1, which="LM", v0=start, tol=1e-2, return_eigenvectors=False)
     scale = float(np.abs(extreme[0]))
     if scale == 0.0:
         return np.zeros(1), start[:, None], 0.0
     # ARPACK's tolerance is relative to the eigenvalue it looks for, which may be zero: shift it
-    identity = scipy.sparse.linalg.aslinearoperator(scipy.sparse.eye_array(len(start)))
-    shifted = scale * identity - operator
+    shifted = LinearOperator(shape, lambda v: scale * v - apply(v), dtype=np.float64)
     count = 1
     while True:
-        values, vectors = lanczos(shifted, count, which="LA", v0=start, tol=1e-4)
+        values, vectors = eigsh(shifted, count, which="LA", v0=start, tol=1e-4)
         values, vectors = scale - values[::-1], vectors[:, ::-1]
         if values[-1] >= -CURVATURE_TOLERANCE * scale or count == _MOST_NEGATIVE:
             return values, vectors, scale
@@ -382,18 +383,13 @@ def _escape(
     mixture = sum(
         c * d for c, d in zip(rng.standard_normal(len(directions)), directions, strict=True)
     )
-    for direction in (mixture, directions[0]):
-        direction = direction / norm(direction)
-        if float(inner(direction, point.gradient)) > 0.0:
-            direction = -direction
+    for vector in (mixture, directions[0]):
+        downhill = -1.0 if float(inner(vector, point.gradient)) > 0.0 else 1.0
+        direction = vector * (downhill / norm(vector))
         length = 0.1 * problem.size
-        best = point
-        while length > 1e-9 * problem.size and best is point:
+        while length > 1e-9 * problem.size:
             there = problem.move(point, length * direction)
             if there.value < point.value:
-                best = there
+                return there
             length *= 0.25
-        if best is point:
-            continue
-        return best
     return None

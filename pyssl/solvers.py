@@ -210,6 +210,8 @@ def minimize(
     first = None if start is None else _checks.weights("start", start, land.shape)
     if first is not None and first.ndim != 2:
         raise ValueError(f"start must be {land.shape}, got {first.shape}")
+    if first is not None:
+        _checks.squarable("start", first)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function, got {type(callback).__name__}")
     generator = _checks.generator("rng", 0 if rng is None else rng)

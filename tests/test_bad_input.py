@@ -88,6 +88,11 @@ def fitted(x, x_plus):
     return pyssl.LinearSSL(embedding_dim=2).fit(x, x_plus)
 
 
+def descended(start):
+    result = pyssl.minimize(LANDSCAPES[0], start, closed_form=False)
+    return result.weights, result.value
+
+
 @dataclass(frozen=True)
 class Door:
     """An argument that takes an array, and an array that it takes.
@@ -250,6 +255,7 @@ DOORS = [
         Door(function.__name__, "spectrum", function, SPECTRUM, ("no rows", "no columns"))
         for function in (pyssl.effective_rank, pyssl.participation_ratio, pyssl.stable_rank)
     ),
+    Door("minimize", "start", descended, W, ("None",)),
     Door("rankme", "embeddings", pyssl.rankme, X),
     sklearn("LinearSSL.fit", "x", lambda a: fitted(a, X_PLUS), X),
     sklearn("LinearSSL.fit", "x_plus", lambda a: fitted(X, a), X_PLUS),
@@ -260,7 +266,16 @@ DOORS = [
 NO_DOORS = {
     "Landscape": "an interface",
     **dict.fromkeys(
-        ("CollapseReport", "ConstantEmbedding", "Flow", "Minimum", "ModeTable", "Origin"),
+        (
+            "CollapseReport",
+            "ConstantEmbedding",
+            "Flow",
+            "Minimum",
+            "MinimizeResult",
+            "ModeTable",
+            "Origin",
+            "Verification",
+        ),
         "results: made by the library",
     ),
     **dict.fromkeys(

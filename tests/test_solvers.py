@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -474,7 +475,7 @@ def test_the_callback_sees_every_iteration() -> None:
         mine = [state for state in states if state.restart == run]
         assert [state.iteration for state in mine] == list(range(len(mine)))
         values = [state.value for state in mine]
-        assert all(b <= a + 1e-12 for a, b in zip(values, values[1:], strict=False))
+        assert all(b <= a + 1e-12 for a, b in itertools.pairwise(values))
     lowest = min(state.value for state in states)
     assert result.value == pytest.approx(lowest, abs=1e-12)
 
@@ -490,7 +491,7 @@ def test_the_callback_stops_everything() -> None:
 
 
 def test_an_interrupt_passes_through() -> None:
-    def interrupt(state: pyssl.MinimizeState) -> None:
+    def interrupt(_: pyssl.MinimizeState) -> None:
         raise KeyboardInterrupt
 
     land = random_land(pyssl.SpectralContrastive(), 2)
@@ -561,6 +562,11 @@ def test_the_closed_form_is_used_where_there_is_one() -> None:
         ({"start": np.ones((2, 2))}, ValueError, "start must be"),
         ({"start": np.ones((1, 2, 3))}, ValueError, "start must be"),
         ({"start": np.full((2, 3), np.nan)}, ValueError, "start must be finite, got nan"),
+        (
+            {"start": np.full((2, 3), 1e90)},
+            ValueError,
+            "start must be at most 1e\\+70 in magnitude",
+        ),
         ({"start": "here"}, TypeError, "start must hold real numbers"),
         ({"restarts": 0}, ValueError, "restarts must be at least 1, got 0"),
         ({"restarts": 1.5}, TypeError, "restarts must be an integer"),
@@ -580,5 +586,5 @@ def test_bad_arguments(options: dict[str, object], error: type[Exception], messa
 
 
 def test_what_is_no_landscape() -> None:
-    with pytest.raises(TypeError, match="land must be a pyssl.Landscape, got"):
+    with pytest.raises(TypeError, match=r"land must be a pyssl\.Landscape, got"):
         minimize(pyssl.SpectralContrastive())
