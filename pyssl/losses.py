@@ -261,6 +261,14 @@ class NTXent(Loss):
     def log_candidates(self, n: int) -> float:
         return math.log(2 * n - 1)
 
+    def sharpest(
+        self, moments: Moments, embedding_dim: int, weight_decay: float = 0.0
+    ) -> tuple[str, Landscape]:
+        # the exact angular moments are those of centred views
+        _checks.instance("moments", moments, Moments, "pyssl.Moments")
+        angular = "leading" if moments.mean.any() else "exact"
+        return "effective", self.effective(moments, embedding_dim, weight_decay, angular=angular)
+
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return _contrastive.ntxent(z, z_plus, temperature=self.temperature)
 
