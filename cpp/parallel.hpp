@@ -9,6 +9,10 @@
 #include <thread>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include "views.hpp"
 
 namespace pyssl {
@@ -21,22 +25,28 @@ template <class T>
 class AlignedBuffer {
    public:
     explicit AlignedBuffer(std::size_t size, Fill fill = Fill::zero)
-        : data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{alignment}))) {
+        : alignment_(bytes(size) >= large ? page : alignment),
+          data_(static_cast<T*>(::operator new(bytes(size), std::align_val_t{alignment_}))) {
+#ifdef __linux__
+        // a wish, not a need: small pages cost a fault each, and lookups that a strided panel has too many of
+        if (alignment_ == page) madvise(data_, bytes(size), MADV_HUGEPAGE);
+#endif
         if (fill == Fill::zero) std::fill_n(data_, size, T{});
     }
-    ~AlignedBuffer() { ::operator delete(data_, std::align_val_t{alignment}); }
+    ~AlignedBuffer() { ::operator delete(data_, std::align_val_t{alignment_}); }
     AlignedBuffer(const AlignedBuffer&) = delete;
     AlignedBuffer& operator=(const AlignedBuffer&) = delete;
 
     T* data() const { return data_; }
 
-    static constexpr std::size_t alignment = 64;
-
    private:
+    static constexpr std::size_t alignment = 64, page = std::size_t{1} << 21, large = 2 * page;
+
     static std::size_t bytes(std::size_t size) {
         if (size > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_array_new_length{};
         return size * sizeof(T);
     }
+    std::size_t alignment_;
     T* data_;
 };
 

@@ -88,6 +88,11 @@ def fitted(x, x_plus):
     return pyssl.LinearSSL(embedding_dim=2).fit(x, x_plus)
 
 
+def verified(x, x_plus):
+    loss = pyssl.SpectralContrastive()
+    return pyssl.verify(loss, x, x_plus, embedding_dim=1).trained_spectrum
+
+
 def descended(start):
     result = pyssl.minimize(LANDSCAPES[0], start, closed_form=False)
     return result.weights, result.value
@@ -248,6 +253,8 @@ DOORS = [
         np.array([0.0, 0.0625, 0.125]),
         ("infinity", "beyond float64"),
     ),
+    Door("verify", "x", lambda a: verified(a, X_PLUS), X),
+    Door("verify", "x_plus", lambda a: verified(X, a), X_PLUS),
     weights("ModeLandscape.from_weights", "W", MODES.from_weights, W),
     weights("ModeLandscape.to_weights", "U", MODES.to_weights, W),
     weights("ModeLandscape.gradient_to_weights", "G", MODES.gradient_to_weights, W),
