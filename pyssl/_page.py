@@ -19,6 +19,7 @@ from pyssl._views import About
 from pyssl.collapse import Cause, CollapseReport
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape
+from pyssl.verification import Verification
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +71,7 @@ class Page:
         reasons: Sequence[str],
         changes: Sequence[str],
         notes: Sequence[str],
+        verification: Verification | None = None,
     ) -> None:
         """Add a loss: a row of the overview and a section with its pictures."""
         tally = _advice.counts(report)
@@ -103,6 +105,7 @@ class Page:
             + _list("What would change that", changes)
             + "</div>\n"
             + f'<div class="figures">{"".join(figures)}</div>\n'
+            + ("" if verification is None else _training(verification))
             + (_list("Notes", notes, kind="notes") if notes else "")
             + _mode_table(report)
             + "</section>\n"
@@ -232,6 +235,17 @@ def _spectrum_caption(report: CollapseReport) -> str:
         return text
     words = ", ".join(lines)
     return f"{text} {words[0].upper()}{words[1:]}."
+
+
+def _training(check: Verification) -> str:
+    """Return the part of a section that sets training beside theory."""
+    verdict = "Training ends where theory says" if check.agrees else "Training ends elsewhere"
+    return (
+        f'<div class="training">\n<h3>{verdict}</h3>\n'
+        f"<p>The same loss, trained on {check.n_samples:,} pairs of these views from a small"
+        " start, beside theory for the moments of the same pairs.</p>\n"
+        f"<pre>{escape(str(check))}</pre>\n</div>\n"
+    )
 
 
 # ---- the plane -----------------------------------------------------------------------------------

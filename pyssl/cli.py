@@ -125,6 +125,11 @@ def _parser() -> _Parser:
         metavar="HxW",
         help="draw directions as images of this height and width, for example 28x28",
     )
+    page.add_argument(
+        "--verify",
+        action="store_true",
+        help="also train each loss on the views, and set the end beside theory (up to minutes)",
+    )
     page.set_defaults(run=_report)
 
     table = _command(commands, "classify", "print the table", _CLASSIFY, _CLASSIFY_EPILOG)
@@ -204,7 +209,11 @@ def _report(options: argparse.Namespace) -> None:
             path = report.writable(options.out)
             data = None if options.views is None else _views.read(options.views)
             found = report.compare(
-                data, image_shape=options.image_shape, progress=progress, **_settings(options)
+                data,
+                image_shape=options.image_shape,
+                progress=progress,
+                verify=options.verify,
+                **_settings(options),
             )
         html = found.page(progress)
     report.save(html, path)

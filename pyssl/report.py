@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from pyssl import _advice, _checks, _page, _views
@@ -23,11 +24,14 @@ from pyssl.collapse import CollapseReport
 from pyssl.losses import LOSSES, Loss
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape
+from pyssl.verification import Verification
+from pyssl.verification import verify as verify_views
 
 __all__ = ["Comparison", "as_dict", "build", "closed_form", "compare", "named_losses", "save"]
 
 EMBEDDING_DIM = 12
 TEMPERATURE = 1.0
+_PAIRS_TRAINED = 2048
 # On the digits this decay shows every cause at once; on other data its meaning depends on their
 # scale, so there the default is none.
 DIGITS_WEIGHT_DECAY = 0.1
@@ -76,6 +80,8 @@ class Comparison:
         For each loss without a closed form, the reason.
     embedding_dim : int
     weight_decay : float
+    verifications : dict of str to Verification
+        Where training was asked for, of each loss that has a minimiser.
 
     Examples
     --------
@@ -94,6 +100,7 @@ class Comparison:
     missing: dict[str, str]
     embedding_dim: int
     weight_decay: float
+    verifications: dict[str, Verification]
     _about: _views.About
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,6 +129,9 @@ class Comparison:
             "reports": {name: as_dict(each) for name, each in self.reports.items()},
             "warnings": {name: each for name, each in self.warnings.items() if each},
             "missing": dict(self.missing),
+            "verifications": {
+                name: _verification_as_dict(each) for name, each in self.verifications.items()
+            },
         }
 
     def summary(self) -> str:
@@ -194,6 +204,7 @@ class Comparison:
                 reasons=_advice.reasons(report),
                 changes=_advice.changes(report, loss, self.moments),
                 notes=[*report.notes, *self.warnings[name]],
+                verification=self.verifications.get(name),
             )
         html = page.render()
         tick(total, total, "done")
@@ -205,6 +216,7 @@ class Comparison:
             for name, each in self.reports.items()
         ]
         parts += [f"{name}: left out: {why}" for name, why in self.missing.items()]
+        parts += [str(each) for each in self.verifications.values()]
         return "\n\n".join(parts)
 
     __repr__ = __str__
@@ -338,6 +350,7 @@ def compare(
     title: str | None = None,
     description: Sequence[str] = (),
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> Comparison:
     """Classify what each loss keeps and loses on the same centred moments.
 
@@ -345,7 +358,7 @@ def compare(
     ----------
     data, losses, embedding_dim, weight_decay, temperature
         As for `build`.
-    image_shape, title, description, progress
+    image_shape, title, description, progress, verify
         As for `build`, for a page made of the result.
 
     Returns
@@ -376,8 +389,12 @@ def compare(
     if weight_decay is None:
         weight_decay = DIGITS_WEIGHT_DECAY if data is None else 0.0
     g = _checks.real("weight_decay", weight_decay, minimum=0.0)
-    _ticker(progress)(0, len(chosen) + 1, "views")
-    about, moments = _moments(_views.digits() if data is None else data)
+    if _checks.flag("verify", verify) and isinstance(data, Moments):
+        raise TypeError("verify trains on views: data must be two arrays (x, x_plus), got Moments")
+    tick = _ticker(progress)
+    tick(0, len(chosen) + 1, "views")
+    views = _views.digits() if data is None else data
+    about, moments = _moments(views)
     shape = about.image_shape if image_shape is None else image_shape
     about = replace(
         about,
@@ -407,6 +424,16 @@ def compare(
         missing=missing,
         embedding_dim=k,
         weight_decay=g,
+        verifications=_verified(
+            views,
+            # where theory has no minimiser, training has no end
+            {name: chosen[name] for name, land in lands.items() if land.minimum().attained},
+            k,
+            g,
+            tick,
+        )
+        if verify
+        else {},
         _about=about,
     )
 
@@ -422,6 +449,7 @@ def build(
     title: str | None = None,
     description: Sequence[str] = (),
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> str:
     """Make the page: for each loss the table, the spectrum, the directions, a plane, and why.
 
@@ -445,6 +473,9 @@ def build(
         Paragraphs of plain text on where the views come from.
     progress : callable, optional
         Called as ``progress(done, total, what)`` before each step and at the end.
+    verify : bool, optional
+        Whether to train each loss on the views too (at most 2048 pairs of them) and set the end
+        beside what theory says: seconds to minutes a loss. Takes views, not moments.
 
     Returns
     -------
@@ -486,6 +517,7 @@ def build(
         title=title,
         description=description,
         progress=progress,
+        verify=verify,
     )
     return found.page(progress)
 
@@ -645,6 +677,33 @@ def _moments(data: Any) -> tuple[_views.About, Moments]:
             f"data must be pyssl.Moments or two arrays (x, x_plus), got {type(data).__name__}"
         )
     return _views.About("Views"), Moments.from_views(*data).centered()
+
+
+def _verified(
+    data: Any, losses: dict[str, Loss], k: int, g: float, tick: Progress
+) -> dict[str, Verification]:
+    """Train every loss on the views, or on some of them evenly spread over all."""
+    x, x_plus = (data.x, data.x_plus) if isinstance(data, _views.Views) else data
+    x, x_plus = np.asarray(x), np.asarray(x_plus)
+    some = np.linspace(0, len(x) - 1, min(len(x), _PAIRS_TRAINED)).round().astype(int)
+    found = {}
+    for step, (name, loss) in enumerate(losses.items(), start=1):
+        tick(step, len(losses) + 1, f"training {type(loss).__name__}")
+        found[name] = verify_views(loss, x[some], x_plus[some], embedding_dim=k, weight_decay=g)
+    return found
+
+
+def _verification_as_dict(check: Verification) -> dict[str, Any]:
+    result: dict[str, Any] = {"agrees": check.agrees}
+    for item in fields(check):
+        value = getattr(check, item.name)
+        if isinstance(value, np.ndarray):
+            flags = value.dtype == np.bool_
+            value = [bool(x) if flags else _json(float(x)) for x in value]
+        elif isinstance(value, float):
+            value = _json(value)
+        result[item.name] = list(value) if isinstance(value, tuple) else value
+    return result
 
 
 def _quietly_classified(land: SpectralLandscape) -> tuple[CollapseReport, list[str]]:

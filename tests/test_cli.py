@@ -120,6 +120,9 @@ def test_report_of_views_takes_every_option(views, folder, capsys):
     page = (folder / "page.html").read_text(encoding="utf-8")
     assert "InfoNCE(temperature=0.5" in page
     assert "BarlowTwins" not in page
+    assert '<div class="training">' not in page
+    assert cli.main([*arguments.split(), "--verify"]) == 0
+    assert '<div class="training">' in (folder / "page.html").read_text(encoding="utf-8")
     assert "2 x 3 pictures" in page
     data = _views.read(views)
     assert page == report.build(

@@ -661,3 +661,33 @@ def test_read_names_what_it_found(tmp_path):
         archive.writestr("x_plus", "text")
     (tmp_path / "zip.npz").write_bytes(buffer.getvalue())
     refused(tmp_path / "zip.npz", "x is not stored as an array")
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def test_training_beside_theory():
+    rng = np.random.default_rng(4)
+    clean = rng.standard_normal((300, 3)) * [1.5, 1.0, 0.5]
+    views = tuple(clean + 0.5 * rng.standard_normal((2, 300, 3)))
+    losses = ["spectral", "infonce"]
+    found = pyssl.report.compare(views, losses=losses, embedding_dim=2, verify=True)
+    assert list(found.verifications) == losses
+    check = found.verifications["spectral"]
+    assert check.theory_rank == check.trained_rank == found.reports["spectral"].rank
+    html = found.page()
+    assert html.count('<div class="training">') == 2
+    assert ("Training ends where theory says" in html) == any(
+        each.agrees for each in found.verifications.values()
+    )
+    plain = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert plain["verifications"]["spectral"]["trained_rank"] == check.trained_rank
+
+
+def test_training_needs_views_and_a_minimiser():
+    moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
+    with pytest.raises(TypeError, match="verify trains on views"):
+        pyssl.report.compare(moments, losses="spectral", verify=True)
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    found = pyssl.report.compare((x, x), losses="infonce", embedding_dim=1, verify=True)
+    assert found.verifications == {}
