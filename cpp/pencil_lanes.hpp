@@ -22,15 +22,21 @@ struct Precision;
 template <>
 struct Precision<double> {
     using Integer = std::int64_t;
+    using Unsigned = std::uint64_t;
     static constexpr double eps = 0x1p-52;
     static constexpr double negligible = 0x1p-960;
+    static constexpr double vanishing = 0x1p-120;  // to the power of `steps` it is still a number
+    static constexpr int steps = 8;
     static constexpr int mantissa = 52, bias = 1023;
 };
 template <>
 struct Precision<float> {
     using Integer = std::int32_t;
+    using Unsigned = std::uint32_t;
     static constexpr float eps = 0x1p-23f;
     static constexpr float negligible = 0x1p-100f;
+    static constexpr float vanishing = 0x1p-28f;
+    static constexpr int steps = 4;
     static constexpr int mantissa = 23, bias = 127;
 };
 
@@ -50,7 +56,11 @@ PYSSL_INLINE Lanes<T> square_root(Lanes<T> x) {
 
 template <class T>
 PYSSL_INLINE Lanes<T> magnitude(Lanes<T> x) {
-    return x < T(0) ? -x : x;
+    Mask<T> bits;
+    __builtin_memcpy(&bits, &x, sizeof x);
+    bits &= static_cast<typename Precision<T>::Integer>(~(typename Precision<T>::Unsigned(1) << (sizeof(T) * 8 - 1)));
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 template <class T>
@@ -143,16 +153,15 @@ template <class T>
 PYSSL_INLINE void tridiagonalise(Lanes<T>* a,       // packed, overwritten
                                  Index d,           //
                                  Lanes<T>* work,    // (3, d)
-                                 Lanes<T>* diag,    // (d,), `stride` apart
+                                 Lanes<T>* diag,    // (d,)
                                  Lanes<T>* off,     // (d,): off[i] couples i and i + 1, the last is 0
-                                 Index stride,      //
                                  Lanes<T>* factor)  // (d,) the t
 {
     Lanes<T>* v = work;  // of the last reflection: as yet none
     Lanes<T>* w = work + d;
     Lanes<T>* p = work + 2 * d;
     for (Index i = 0; i < 2 * d; ++i) work[i] = Lanes<T>{};
-    off[(d - 1) * stride] = Lanes<T>{};
+    off[d - 1] = Lanes<T>{};
     for (Index i = d - 1; i > 0; --i) {
         Lanes<T>* x = a + packed(i);
         const Lanes<T> vi = v[i], wi = w[i];
@@ -164,13 +173,13 @@ PYSSL_INLINE void tridiagonalise(Lanes<T>* a,       // packed, overwritten
             x[c] = entry;
             if (c < i - 1) tails[c & 3] += entry * entry;
         }
-        diag[i * stride] = x[i] - T(2) * vi * wi;
+        diag[i] = x[i] - T(2) * vi * wi;
         const Lanes<T> head = x[i - 1], tail = (tails[0] + tails[1]) + (tails[2] + tails[3]);
         const Lanes<T> square = tail + head * head, norm = square_root<T>(square);
         const Lanes<T> image = head > T(0) ? -norm : norm;
         const Mask<T> none = tail <= Precision<T>::negligible;
         const Lanes<T> t = none ? Lanes<T>{} : T(1) / (square - head * image);
-        off[(i - 1) * stride] = none ? head : image;
+        off[i - 1] = none ? head : image;
         x[i - 1] = head - image;
         factor[i] = t;
 
@@ -239,8 +248,8 @@ struct Progress {
 // Moves `first` past what has converged and takes Wilkinson's shift at what has not; false when nothing is left.
 template <class T, int G>
 PYSSL_INLINE bool deflate(Progress<T, G>& progress,
-                          const Lanes<T>* diag,  // (d, G)
-                          const Lanes<T>* off,   // (d, G)
+                          const Lanes<T>* diag,  // (G, d)
+                          const Lanes<T>* off,   // (G, d)
                           Index d) {
     using Integer = typename Precision<T>::Integer;
     bool left = false;
@@ -250,7 +259,7 @@ PYSSL_INLINE bool deflate(Progress<T, G>& progress,
         Index low = d - 1;
         for (Index i = progress.low[g]; i < d - 1; ++i) {
             const Mask<T> here = first == Integer(i);
-            const Lanes<T> a = diag[i * G + g], b = diag[(i + 1) * G + g], e = off[i * G + g];
+            const Lanes<T> a = diag[g * d + i], b = diag[g * d + i + 1], e = off[g * d + i];
             // what rounding does to the two, or to the largest
             const Lanes<T> small = larger<T>(progress.floor[g], (Precision<T>::eps / 4) * (magnitude<T>(a) + magnitude<T>(b)));
             const Mask<T> converged = magnitude<T>(e) <= small;
@@ -273,15 +282,15 @@ PYSSL_INLINE bool deflate(Progress<T, G>& progress,
 // apart needs no care: the shift reaches every part. G groups of matrices, because each step waits for the one before.
 // With Rotated, those rotations are applied to the columns of its matrix.
 template <class T, int G, class Rotated>
-PYSSL_INLINE void ql(Lanes<T>* diag,  // (d, G), the eigenvalues in the end
-                     Lanes<T>* off,   // (d, G)
+PYSSL_INLINE void ql(Lanes<T>* diag,  // (G, d), the eigenvalues in the end
+                     Lanes<T>* off,   // (G, d)
                      Index d, const Rotated& rotated) {
     using Integer = typename Precision<T>::Integer;
     Progress<T, G> progress;
     for (int g = 0; g < G; ++g) {
         Lanes<T> largest{};
         for (Index i = 0; i < d; ++i) {
-            largest = larger<T>(largest, larger<T>(magnitude<T>(diag[i * G + g]), magnitude<T>(off[i * G + g])));
+            largest = larger<T>(largest, larger<T>(magnitude<T>(diag[g * d + i]), magnitude<T>(off[g * d + i])));
         }
         progress.floor[g] = (Precision<T>::eps / 16) * largest;
     }
@@ -292,7 +301,7 @@ PYSSL_INLINE void ql(Lanes<T>* diag,  // (d, G), the eigenvalues in the end
         Lanes<T> pivot[G], gamma[G], c[G], s[G], last_diag[G], last_off[G];
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
-            last_diag[g] = diag[(d - 1) * G + g];
+            last_diag[g] = diag[g * d + d - 1];
             last_off[g] = Lanes<T>{};
             pivot[g] = gamma[g] = last_diag[g] - progress.shift[g];
             c[g] = Lanes<T>{} + T(1);
@@ -303,18 +312,24 @@ PYSSL_INLINE void ql(Lanes<T>* diag,  // (d, G), the eigenvalues in the end
             for (int g = 0; g < G; ++g) {
                 const Lanes<T> shift = progress.shift[g];
                 const Mask<T> active = progress.first[g] <= Integer(i), ends = progress.first[g] == Integer(i);
-                const Lanes<T> a = diag[i * G + g], e = off[i * G + g];
+                const Lanes<T> a = diag[g * d + i], e = off[g * d + i];
                 Lanes<T> square = pivot[g] * pivot[g];
                 square += e * e;
                 const Mask<T> nothing = square <= Precision<T>::negligible;
                 const Lanes<T> norm = nothing ? Lanes<T>{} : square_root<T>(square), inverse = T(1) / norm;
                 const Lanes<T> cosine = nothing ? Lanes<T>{} + T(1) : pivot[g] * inverse;
                 const Lanes<T> sine = nothing ? Lanes<T>{} : e * inverse;
-                Lanes<T> next = cosine * (a - shift);
+                const Lanes<T> b = a - shift;
+                Lanes<T> next = cosine * b;
                 next -= sine * (c[g] * e);
-                const Lanes<T> next_gamma = cosine * next;
-                diag[(i + 1) * G + g] = active ? gamma[g] + (a - next_gamma) : last_diag[g];
-                off[(i + 1) * G + g] = active ? s[g] * norm : last_off[g];
+                // cosine * next, from the smaller of the two squares alone: a rotation to all digits
+                const Lanes<T> both = b + gamma[g], sine2 = sine * sine, cosine2 = cosine * cosine;
+                Lanes<T> small_turn = b, large_turn = -gamma[g];
+                small_turn -= sine2 * both;
+                large_turn += cosine2 * both;
+                const Lanes<T> next_gamma = sine2 < T(0.5) ? small_turn : large_turn;
+                diag[g * d + i + 1] = active ? gamma[g] + (a - next_gamma) : last_diag[g];
+                off[g * d + i + 1] = active ? s[g] * norm : last_off[g];
                 last_diag[g] = ends ? shift + next_gamma : a;
                 last_off[g] = ends ? sine * next : e;
                 rotated.keep(i, active ? cosine : Lanes<T>{} + T(1), active ? sine : Lanes<T>{});
@@ -326,8 +341,8 @@ PYSSL_INLINE void ql(Lanes<T>* diag,  // (d, G), the eigenvalues in the end
         }
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
-            diag[low * G + g] = last_diag[g];
-            off[low * G + g] = last_off[g];
+            diag[g * d + low] = last_diag[g];
+            off[g * d + low] = last_off[g];
         }
         rotated.apply(low);
     }
@@ -396,33 +411,97 @@ PYSSL_INLINE void sorting_network(Index n, const Exchange& exchange) {
 
 // ---- Sturm counts ----------------------------------------------------------------------------------------------------
 
-// How many eigenvalues of T lie above each of the K >= 0 and how many of -T; what equals a bound is not above it.
-template <class T, int K>
-PYSSL_INLINE void count_beyond(const Lanes<T>* diag,  // (d,)
-                               const Lanes<T>* off,   // (d,)
-                               Index d,
-                               const Lanes<T>* bound,  // (K,)
-                               Mask<T>* above,         // (K,)
-                               Mask<T>* below) {       // (K,)
-    Lanes<T> up[K], down[K];
-#pragma GCC unroll 2
+// How many eigenvalues of T (sign 1) or -T (sign -1) lie above each of K bounds; what equals a bound is not above it.
+//
+// Leading minors p of sign T - bound by their recurrence of three terms, without a division: each agreement of signs is
+// an eigenvalue above. The counts are those of a T that differs by rounding in each entry. A minor that vanishes beside
+// the one before is replaced by one that is too small to matter; now and then both are scaled.
+template <int K, class T>
+PYSSL_INLINE void count_above(const Lanes<T>* diag,   // (d,)
+                              const Lanes<T>* off,    // (d,)
+                              Index d,                //
+                              const T* sign,          // (K,)
+                              const Lanes<T>* bound,  // (K,)
+                              Mask<T>* above) {       // (K,)
+    constexpr T least = Precision<T>::vanishing;
+    constexpr int sign_bit = sizeof(T) * 8 - 1;
+    Lanes<T> minor[K], before[K];
+#pragma GCC unroll 4
     for (int k = 0; k < K; ++k) {
-        above[k] = below[k] = Mask<T>{};
-        up[k] = down[k] = Lanes<T>{} + T(1);
+        minor[k] = Lanes<T>{} + T(1);
+        before[k] = Lanes<T>{};
+        above[k] = Mask<T>{} + typename Precision<T>::Integer(d);
     }
     Lanes<T> square{};
     for (Index i = 0; i < d; ++i) {
-#pragma GCC unroll 2
+        const Lanes<T> a = diag[i];
+        const bool scaled = i % Precision<T>::steps == Precision<T>::steps - 1;
+#pragma GCC unroll 4
         for (int k = 0; k < K; ++k) {
-            up[k] = (diag[i] - bound[k]) - square / up[k];
-            down[k] = (-diag[i] - bound[k]) - square / down[k];
-            up[k] = magnitude<T>(up[k]) <= Precision<T>::negligible ? Lanes<T>{} - Precision<T>::negligible : up[k];
-            down[k] = magnitude<T>(down[k]) <= Precision<T>::negligible ? Lanes<T>{} - Precision<T>::negligible : down[k];
-            above[k] -= up[k] > T(0);
-            below[k] -= down[k] > T(0);
+            Lanes<T> next = -square * before[k];
+            next += (sign[k] * a - bound[k]) * minor[k];
+            const Lanes<T> nothing = least * minor[k];
+            next = magnitude<T>(next) <= magnitude<T>(nothing) ? -nothing : next;
+            Mask<T> now, last;
+            __builtin_memcpy(&now, &next, sizeof now);
+            __builtin_memcpy(&last, &minor[k], sizeof last);
+            above[k] += (now ^ last) >> sign_bit;
+            before[k] = minor[k];
+            minor[k] = next;
+        }
+        if (scaled) {
+#pragma GCC unroll 4
+            for (int k = 0; k < K; ++k) {
+                Lanes<T> power, inverse;
+                powers_of_two<T>(larger<T>(magnitude<T>(minor[k]), magnitude<T>(before[k])), false, power, inverse);
+                minor[k] *= inverse;
+                before[k] *= inverse;
+            }
         }
         square = off[i] * off[i];
     }
+}
+
+// QL leaves errors that grow with d. Eigenvalues, descending, that Sturm counts do not confirm to 4 eps ||T|| are found
+// by bisection; the others stay as they are, exact ones exact.
+template <class T>
+PYSSL_INLINE void refine(const Lanes<T>* diag,  // (d,)
+                         const Lanes<T>* off,   // (d,)
+                         Index d,
+                         Lanes<T>* values) {  // (d,)
+    using Integer = typename Precision<T>::Integer;
+    constexpr T signs[4] = {1, 1, 1, 1};
+    const Lanes<T> norm = larger<T>(magnitude<T>(values[0]), magnitude<T>(values[d - 1]));
+    const Lanes<T> width = (T(4) * Precision<T>::eps) * norm;
+    for (Index i = 0; i < d; i += 2) {
+        const Index j = i + 1 < d ? i + 1 : i;
+        const Lanes<T> bounds[4] = {values[i] - width, values[i] + width, values[j] - width, values[j] + width};
+        Mask<T> above[4];
+        count_above<4, T>(diag, off, d, signs, bounds, above);
+        const Mask<T> low[2] = {above[0] <= Integer(i), above[2] <= Integer(j)};
+        const Mask<T> high[2] = {above[1] > Integer(i), above[3] > Integer(j)};
+        if (!any<T>(low[0] | high[0] | low[1] | high[1])) continue;
+        Lanes<T> from[2], to[2];
+#pragma GCC unroll 2
+        for (int k = 0; k < 2; ++k) {
+            const Lanes<T> value = values[k ? j : i];
+            from[k] = low[k] ? value - T(64) * width : value + width;
+            to[k] = low[k] ? value - width : value + T(64) * width;
+        }
+        for (int halving = 0; halving < 5; ++halving) {
+            const Lanes<T> middle[2] = {T(0.5) * (from[0] + to[0]), T(0.5) * (from[1] + to[1])};
+            count_above<2, T>(diag, off, d, signs, middle, above);
+#pragma GCC unroll 2
+            for (int k = 0; k < 2; ++k) {
+                const Mask<T> lower = above[k] > Integer(k ? j : i);
+                from[k] = lower ? middle[k] : from[k];
+                to[k] = lower ? to[k] : middle[k];
+            }
+        }
+        values[i] = (low[0] | high[0]) ? T(0.5) * (from[0] + to[0]) : values[i];
+        values[j] = (low[1] | high[1]) ? T(0.5) * (from[1] + to[1]) : values[j];
+    }
+    for (Index i = 1; i < d; ++i) values[i] = values[i] < values[i - 1] ? values[i] : values[i - 1];
 }
 
 // ---- the metric ------------------------------------------------------------------------------------------------------

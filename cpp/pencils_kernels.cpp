@@ -7,14 +7,14 @@ namespace pyssl::PYSSL_ISA {
 namespace {
 
 // Groups of lanes whose QL iterations run side by side.
-constexpr int side_by_side = 2;
+constexpr int side_by_side = 4;
 
 template <class T>
 constexpr Index index_lanes = sizeof(Index) / sizeof(T);
 
 template <class T>
 struct Scratch {
-    Lanes<T>*square, *form, *metric, *work, *diag, *off, *factor, *stage;
+    Lanes<T>*square, *form, *metric, *work, *diag, *off, *diag_copy, *off_copy, *factor, *stage;
     Index* order;  // (lanes, d)
 
     Scratch(T* memory, Index d) {
@@ -30,6 +30,8 @@ struct Scratch {
         work = take(3 * d);
         diag = take(side_by_side * d);
         off = take(side_by_side * d);
+        diag_copy = take(side_by_side * d);
+        off_copy = take(side_by_side * d);
         factor = take(d);
         stage = take(d);
         order = reinterpret_cast<Index*>(take(index_lanes<T> * d));
@@ -38,7 +40,7 @@ struct Scratch {
 
 template <class T>
 std::size_t scratch_size(std::size_t d) {
-    return (d * d + d * (d + 1) + (5 + index_lanes<T> + 2 * side_by_side) * d) * lane_count<T>;
+    return (d * d + d * (d + 1) + (5 + index_lanes<T> + 4 * side_by_side) * d) * lane_count<T>;
 }
 
 // A group of symmetric matrices: their lower triangles divided by powers of two, so that the largest entries are
@@ -176,6 +178,11 @@ PYSSL_INLINE void store_group(const Lanes<T>* source,  // (n,)
 }
 
 template <class T>
+PYSSL_INLINE void copy(const Lanes<T>* source, Index n, Lanes<T>* target) {
+    for (Index i = 0; i < n; ++i) target[i] = source[i];
+}
+
+template <class T>
 void eigenvalues(const PencilBatch<T>& batch, T* values, Index begin, Index end, T* memory, PencilFaults& faults) {
     constexpr int G = side_by_side, L = lane_count<T>;
     const Index d = batch.d;
@@ -183,26 +190,32 @@ void eigenvalues(const PencilBatch<T>& batch, T* values, Index begin, Index end,
     StandardForm<T> form(batch, scratch, faults);
     for (Index from = begin; from < end; from += G * L) {
         Lanes<T> scale[G], unused;
-        for (int g = 0; g < G; ++g) {
-            const Index start = from + g * L;
-            if (start < end) {
-                form.load(start, group_size<T>(start, end), scale[g], unused);
-                tridiagonalise<T>(scratch.form, d, scratch.work, scratch.diag + g, scratch.off + g, G, scratch.factor);
-            } else {
-                for (Index i = 0; i < d; ++i) scratch.diag[i * G + g] = scratch.off[i * G + g] = Lanes<T>{};
-            }
+        Index groups = 0;
+        for (; groups < G && from + groups * L < end; ++groups) {
+            const Index start = from + groups * L;
+            form.load(start, group_size<T>(start, end), scale[groups], unused);
+            tridiagonalise<T>(scratch.form, d, scratch.work, scratch.diag + groups * d, scratch.off + groups * d,
+                              scratch.factor);
         }
-        ql<T, G>(scratch.diag, scratch.off, d, NotRotated{});
-        for (int g = 0; g < G; ++g) {
+        Lanes<T>*diag = scratch.diag_copy, *off = scratch.off_copy;
+        copy<T>(scratch.diag, groups * d, diag);
+        copy<T>(scratch.off, groups * d, off);
+        if (groups == G) {
+            ql<T, G>(diag, off, d, NotRotated{});
+        } else {
+            for (Index g = 0; g < groups; ++g) ql<T, 1>(diag + g * d, off + g * d, d, NotRotated{});
+        }
+        for (Index g = 0; g < groups; ++g) {
             const Index start = from + g * L;
-            if (start >= end) break;
-            for (Index i = 0; i < d; ++i) scratch.work[i] = scratch.diag[i * G + g] * scale[g];
-            sorting_network(d, [&](Index i, Index j) PYSSL_LAMBDA {
-                const Lanes<T> a = scratch.work[i], b = scratch.work[j];
-                scratch.work[i] = a > b ? a : b;
-                scratch.work[j] = a > b ? b : a;
+            Lanes<T>* const sorted = diag + g * d;
+            sorting_network(d, [=](Index i, Index j) PYSSL_LAMBDA {
+                const Lanes<T> a = sorted[i], b = sorted[j];
+                sorted[i] = a > b ? a : b;
+                sorted[j] = a > b ? b : a;
             });
-            store_group<T>(scratch.work, d, group_size<T>(start, end), values + start * d);
+            refine<T>(scratch.diag + g * d, scratch.off + g * d, d, sorted);
+            for (Index i = 0; i < d; ++i) sorted[i] *= scale[g];
+            store_group<T>(sorted, d, group_size<T>(start, end), values + start * d);
         }
     }
 }
@@ -218,25 +231,27 @@ void eigh(const PencilBatch<T>& batch, T* values, T* vectors, Index begin, Index
         Lanes<T>* const z = scratch.square;
         Lanes<T> value_scale, vector_scale;
         form.load(from, count, value_scale, vector_scale);
-        tridiagonalise<T>(scratch.form, d, scratch.work, scratch.diag, scratch.off, 1, scratch.factor);
+        tridiagonalise<T>(scratch.form, d, scratch.work, scratch.diag, scratch.off, scratch.factor);
         accumulate_reflections<T>(scratch.form, scratch.factor, d, z);
-        ql<T, 1>(scratch.diag, scratch.off, d, RotatedColumns<T>{z, scratch.work, scratch.work + d, d});
+        Lanes<T>* const sorted = scratch.diag_copy;
+        copy<T>(scratch.diag, d, sorted);
+        copy<T>(scratch.off, d, scratch.off_copy);
+        ql<T, 1>(sorted, scratch.off_copy, d, RotatedColumns<T>{z, scratch.work, scratch.work + d, d});
         if (batch.metrics) solve_transposed<T>(scratch.metric, d, z);
 
         Mask<T>* const place = reinterpret_cast<Mask<T>*>(scratch.factor);
-        for (Index i = 0; i < d; ++i) {
-            place[i] = Mask<T>{} + typename Precision<T>::Integer(i);
-            scratch.diag[i] *= value_scale;
-        }
-        sorting_network(d, [&](Index i, Index j) PYSSL_LAMBDA {
-            const Lanes<T> a = scratch.diag[i], b = scratch.diag[j];
+        for (Index i = 0; i < d; ++i) place[i] = Mask<T>{} + typename Precision<T>::Integer(i);
+        sorting_network(d, [=](Index i, Index j) PYSSL_LAMBDA {
+            const Lanes<T> a = sorted[i], b = sorted[j];
             const Mask<T> at_a = place[i], at_b = place[j];
-            scratch.diag[i] = a > b ? a : b;
-            scratch.diag[j] = a > b ? b : a;
+            sorted[i] = a > b ? a : b;
+            sorted[j] = a > b ? b : a;
             place[i] = a > b ? at_a : at_b;
             place[j] = a > b ? at_b : at_a;
         });
-        store_group<T>(scratch.diag, d, count, values + from * d);
+        refine<T>(scratch.diag, scratch.off, d, sorted);
+        for (Index i = 0; i < d; ++i) sorted[i] *= value_scale;
+        store_group<T>(sorted, d, count, values + from * d);
         for (Index l = 0; l < count; ++l) {
             for (Index j = 0; j < d; ++j) scratch.order[l * d + j] = place[j][l];
         }
@@ -264,12 +279,14 @@ PYSSL_INLINE void count_at_rank_tolerance(const Scratch<T>& scratch, Index d, Ma
         before = after;
     }
     const T relative = T(d) * Precision<T>::eps;
-    const Lanes<T> bounds[2] = {relative * norm, T(0.57) * relative * norm};
-    Mask<T> aboves[2], belows[2];
-    count_beyond<T, 2>(diag, off, d, bounds, aboves, belows);
-    above = aboves[0];
-    below = belows[0];
-    const Mask<T> undecided = (aboves[0] != aboves[1]) | (belows[0] != belows[1]);
+    const Lanes<T> most = relative * norm, least = T(0.57) * most;
+    constexpr T signs[4] = {1, -1, 1, -1};
+    const Lanes<T> bounds[4] = {most, most, least, least};
+    Mask<T> counts[4];
+    count_above<4, T>(diag, off, d, signs, bounds, counts);
+    above = counts[0];
+    below = counts[1];
+    const Mask<T> undecided = (counts[0] != counts[2]) | (counts[1] != counts[3]);
     if (!any<T>(undecided)) return;
     ql<T, 1>(scratch.diag, scratch.off, d, NotRotated{});
     norm = Lanes<T>{};
@@ -294,12 +311,17 @@ void inertia(const PencilBatch<T>& batch, const double* tolerance, Index* counts
         const Index count = group_size<T>(from, end);
         Lanes<T> scale, unused;
         form.load(from, count, scale, unused);
-        tridiagonalise<T>(scratch.form, d, scratch.work, scratch.diag, scratch.off, 1, scratch.factor);
+        tridiagonalise<T>(scratch.form, d, scratch.work, scratch.diag, scratch.off, scratch.factor);
         Mask<T> above, below;
         if (tolerance) {
             Lanes<T> bound{};
             for (Index l = 0; l < count; ++l) bound[l] = static_cast<T>(tolerance[from + l] / static_cast<double>(scale[l]));
-            count_beyond<T, 1>(scratch.diag, scratch.off, d, &bound, &above, &below);
+            constexpr T signs[2] = {1, -1};
+            const Lanes<T> bounds[2] = {bound, bound};
+            Mask<T> counts[2];
+            count_above<2, T>(scratch.diag, scratch.off, d, signs, bounds, counts);
+            above = counts[0];
+            below = counts[1];
         } else {
             count_at_rank_tolerance(scratch, d, above, below);
         }
