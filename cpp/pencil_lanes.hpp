@@ -93,6 +93,27 @@ PYSSL_INLINE void powers_of_two(Lanes<T> x, bool even, Lanes<T>& power, Lanes<T>
     __builtin_memcpy(&inverse, &inverse_bits, sizeof bits);
 }
 
+// A sum to twice the digits.
+template <class T>
+struct LongSum {
+    Lanes<T> high{}, low{};
+
+    PYSSL_INLINE void add(Lanes<T> x) {
+        const Lanes<T> sum = high + x, part = sum - high;
+        low += (high - (sum - part)) + (x - part);
+        high = sum;
+    }
+    // x / this, in two parts.
+    PYSSL_INLINE void divide(const LongSum& x, Lanes<T>& quotient, Lanes<T>& rest) const {
+        quotient = x.high / high;
+        Lanes<T> left = x.high;
+        left -= quotient * high;
+        left += x.low;
+        left -= quotient * low;
+        rest = left / high;
+    }
+};
+
 PYSSL_INLINE Index packed(Index row) { return row * (row + 1) / 2; }
 
 // ---- to tridiagonal form ---------------------------------------------------------------------------------------------
@@ -149,6 +170,9 @@ PYSSL_INLINE void reflect_and_multiply(Lanes<T>* a,         // packed
 
 // A = Q T Q' by reflections I - t v v', from the last row up. The v of row i stays in that row of A, to the left of the
 // diagonal; the update of A by one reflection and the product with the next are one pass.
+//
+// A reflection that is orthogonal only to rounding moves every eigenvalue that it touches by 4 times what t is off. So
+// t = 2/v'v and the v'(tA)v/v'v of the update are kept to twice the digits: what is lost is then lost entry by entry.
 template <class T>
 PYSSL_INLINE void tridiagonalise(Lanes<T>* a,       // packed, overwritten
                                  Index d,           //
@@ -165,33 +189,45 @@ PYSSL_INLINE void tridiagonalise(Lanes<T>* a,       // packed, overwritten
     for (Index i = d - 1; i > 0; --i) {
         Lanes<T>* x = a + packed(i);
         const Lanes<T> vi = v[i], wi = w[i];
-        Lanes<T> tails[4]{};
+        LongSum<T> square;  // of the part that the reflection removes, then of v
         for (Index c = 0; c < i; ++c) {
             Lanes<T> entry = x[c];
             entry -= vi * w[c];
             entry -= wi * v[c];
             x[c] = entry;
-            if (c < i - 1) tails[c & 3] += entry * entry;
+            if (c < i - 1) square.add(entry * entry);
         }
         diag[i] = x[i] - T(2) * vi * wi;
-        const Lanes<T> head = x[i - 1], tail = (tails[0] + tails[1]) + (tails[2] + tails[3]);
-        const Lanes<T> square = tail + head * head, norm = square_root<T>(square);
+        const Lanes<T> head = x[i - 1], norm = square_root<T>(square.high + head * head);
         const Lanes<T> image = head > T(0) ? -norm : norm;
-        const Mask<T> none = tail <= Precision<T>::negligible;
-        const Lanes<T> t = none ? Lanes<T>{} : T(1) / (square - head * image);
+        const Mask<T> none = square.high <= Precision<T>::negligible;
         off[i - 1] = none ? head : image;
         x[i - 1] = head - image;
+        square.add(x[i - 1] * x[i - 1]);
+        square.high = none ? Lanes<T>{} + T(1) : square.high;
+        const LongSum<T> two{Lanes<T>{} + T(2), Lanes<T>{}};
+        Lanes<T> t, t_rest;
+        square.divide(two, t, t_rest);
+        t = none ? Lanes<T>{} : t;
+        t_rest = none ? Lanes<T>{} : t_rest;
         factor[i] = t;
 
         for (Index r = 0; r + reflect_rows <= i; r += reflect_rows) reflect_and_multiply<reflect_rows, T>(a, r, v, w, x, p);
         for (Index r = i - i % reflect_rows; r < i; ++r) reflect_and_multiply<1, T>(a, r, v, w, x, p);
-        Lanes<T> dots[2]{};
+        LongSum<T> dot;
         for (Index c = 0; c < i; ++c) {
-            p[c] *= t;
-            dots[c & 1] += p[c] * x[c];
+            const Lanes<T> rest = t_rest * p[c];
+            p[c] = t * p[c] + rest;
+            dot.add(p[c] * x[c]);
         }
-        const Lanes<T> half = T(0.5) * t * (dots[0] + dots[1]);
-        for (Index c = 0; c < i; ++c) p[c] -= half * x[c];
+        Lanes<T> along, along_rest;
+        square.divide(dot, along, along_rest);
+        for (Index c = 0; c < i; ++c) {
+            Lanes<T> entry = p[c];
+            entry -= along_rest * x[c];
+            entry -= along * x[c];
+            p[c] = entry;
+        }
         v = x;
         Lanes<T>* const free = w;
         w = p;

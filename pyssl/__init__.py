@@ -23,6 +23,7 @@ except ImportError as error:
         f" tree, or import pyssl from another folder ({error})"
     ) from error
 
+from pyssl import pencils
 from pyssl._checks import ThresholdWarning
 from pyssl._threads import get_num_threads, set_num_threads
 from pyssl.angular import AngularNTXentLandscape
@@ -106,6 +107,7 @@ __all__ = [
     "gradient_flow",
     "minimize",
     "participation_ratio",
+    "pencils",
     "rankme",
     "set_num_threads",
     "stable_rank",

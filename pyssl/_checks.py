@@ -254,6 +254,54 @@ def symmetric(
     return 0.5 * wide + 0.5 * wide.T, eps
 
 
+def square_matrices(name: str, value: Any) -> Array:
+    """Return `value` as an array (..., d, d), d >= 1, whose entries nobody has looked at."""
+    result = array(name, value, minimum_ndim=2, check_finite=False)
+    rows, columns = result.shape[-2:]
+    if rows != columns or rows == 0:
+        raise ValueError(f"{name} must be (..., d, d) with d >= 1, got {result.shape}")
+    return result
+
+
+def symmetric_entries(name: str, a: Array) -> None:
+    """Raise ValueError unless `a` (..., d, d) is finite, and symmetric within rounding.
+
+    The kernels in cpp/pencils_kernels.cpp apply the same rule, bit by bit, to what they read.
+    """
+    finite(name, a)
+    transposed = np.swapaxes(a, -1, -2)
+    factor = a.dtype.type(_ULPS_PER_DIMENSION * a.shape[-1] * float(np.finfo(a.dtype).eps))
+    allowed = factor * np.abs(a).max(axis=(-2, -1), keepdims=True, initial=0.0)
+    with np.errstate(over="ignore"):
+        bad = np.argwhere(np.abs(a - transposed) > allowed)
+    if len(bad):
+        *batch, i, j = (int(index) for index in bad[0])
+        raise ValueError(
+            f"{name} must be symmetric, got {a[*batch, i, j]} at {[*batch, i, j]}"
+            f" and {a[*batch, j, i]} at {[*batch, j, i]}"
+        )
+
+
+def indefinite(name: str, a: Array) -> ValueError:
+    """Return the error for a symmetric matrix `a` (d, d) that is not positive definite."""
+    spectrum = np.linalg.eigvalsh(a)
+    return ValueError(
+        f"{name} must be positive definite, got eigenvalues from {spectrum[0]:.3g}"
+        f" to {spectrum[-1]:.3g}"
+    )
+
+
+def tolerances(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """Return `value`, >= 0, as a float64 array broadcast to `shape`."""
+    result = array(name, value).astype(np.float64, copy=False)
+    if result.size and result.min() < 0.0:
+        raise ValueError(f"{name} must be >= 0, got {result.min():g}")
+    try:
+        return np.broadcast_to(result, shape)
+    except ValueError:
+        raise ValueError(f"{name} must broadcast to {shape}, got {result.shape}") from None
+
+
 def rounding(a: Array, eps: float) -> float:
     """Return what rounding by `eps` may do to an entry or eigenvalue of the symmetric `a`."""
     return _ULPS_PER_DIMENSION * len(a) * eps * float(np.abs(a).max())

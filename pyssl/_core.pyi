@@ -8,6 +8,25 @@ import numpy.typing as npt
 __version__: str
 
 def simd_level() -> str: ...
+def pencil_eigenvalues(
+    forms: npt.NDArray[np.floating[Any]],  # (N, d, d)
+    metrics: npt.NDArray[np.floating[Any]] | None,  # (N, d, d) or (1, d, d)
+    values: npt.NDArray[np.floating[Any]],  # (N, d)
+    num_threads: int = 0,
+) -> tuple[int, int, int]: ...
+def pencil_eigh(
+    forms: npt.NDArray[np.floating[Any]],  # (N, d, d)
+    metrics: npt.NDArray[np.floating[Any]] | None,  # (N, d, d) or (1, d, d)
+    values: npt.NDArray[np.floating[Any]],  # (N, d)
+    vectors: npt.NDArray[np.floating[Any]],  # (N, d, d)
+    num_threads: int = 0,
+) -> tuple[int, int, int]: ...
+def pencil_inertia(
+    forms: npt.NDArray[np.floating[Any]],  # (N, d, d)
+    tolerance: npt.NDArray[np.float64] | None,  # (N,)
+    counts: npt.NDArray[np.int64],  # (N, 3)
+    num_threads: int = 0,
+) -> tuple[int, int, int]: ...
 def product(
     a: npt.NDArray[np.floating[Any]],  # (m, depth)
     b: npt.NDArray[np.floating[Any]],  # (depth, n), or (n, depth) transposed
