@@ -498,7 +498,7 @@ PYSSL_INLINE void count_above(const Lanes<T>* diag,   // (d,)
     }
 }
 
-// QL leaves errors that grow with d. Eigenvalues, descending, that Sturm counts do not confirm to 4 eps ||T|| are found
+// QL leaves errors that grow with d. Eigenvalues, descending, that Sturm counts do not confirm to 3 eps ||T|| are found
 // by bisection; the others stay as they are, exact ones exact.
 template <class T>
 PYSSL_INLINE void refine(const Lanes<T>* diag,  // (d,)
@@ -508,7 +508,7 @@ PYSSL_INLINE void refine(const Lanes<T>* diag,  // (d,)
     using Integer = typename Precision<T>::Integer;
     constexpr T signs[4] = {1, 1, 1, 1};
     const Lanes<T> norm = larger<T>(magnitude<T>(values[0]), magnitude<T>(values[d - 1]));
-    const Lanes<T> width = (T(4) * Precision<T>::eps) * norm;
+    const Lanes<T> width = (T(3) * Precision<T>::eps) * norm;
     for (Index i = 0; i < d; i += 2) {
         const Index j = i + 1 < d ? i + 1 : i;
         const Lanes<T> bounds[4] = {values[i] - width, values[i] + width, values[j] - width, values[j] + width};
