@@ -332,6 +332,39 @@ def _plane_grams(problem: Problem, D1: np.ndarray, D2: np.ndarray) -> tuple[Any,
     return np.array(linear), np.array(parts)
 
 
+def pencil_tasks(quick: bool) -> Iterator[Task]:
+    """Eigenvalues and inertia of many small symmetric matrices; NumPy does a tenth of them."""
+    n = 2_000 if quick else 100_000
+    for d, at_least in ((8, 15.0), (16, 8.0), (32, 3.0)):
+        B = np.random.default_rng(0).standard_normal((n, d, d))
+        B += B.swapaxes(1, 2).copy()
+        few = B[: n // 10]
+
+        def eigenvalues(B: np.ndarray = B) -> np.ndarray:
+            return np.linalg.eigvalsh(B)[:, ::-1]
+
+        def counts(B: np.ndarray = B) -> np.ndarray:
+            values = np.linalg.eigvalsh(B)
+            above, below = np.sum(values > 0.0, axis=1), np.sum(values < 0.0, axis=1)
+            return np.stack([above, B.shape[-1] - above - below, below], axis=1)
+
+        name = "numpy.linalg.eigvalsh"
+        yield Task(
+            f"eigenvalues, {n:,} matrices, d = {d}",
+            [
+                Contender("pyssl", partial(pyssl.pencils.eigenvalues, B)),
+                Contender(name, partial(eigenvalues, few), eigenvalues, 0.1, at_least),
+            ],
+        )
+        yield Task(
+            f"inertia, {n:,} matrices, d = {d}",
+            [
+                Contender("pyssl", partial(pyssl.pencils.inertia, B)),
+                Contender(name, partial(counts, few), counts, 0.1, 20.0 if d == 16 else None),
+            ],
+        )
+
+
 def loss_task(peers: Peers, number: int, quick: bool) -> Task:
     """Value and gradient of a loss on float32 embeddings."""
     import peers_losses  # which asv, importing this file from elsewhere, would not find
@@ -611,14 +644,16 @@ def main() -> None:
     spent = "processor time" if options.cpu_time else "time"
     print(f"| task | contender | {spent} | ratio to pyssl | of best times | target |")
     print("|---|---|---|---|---|---|")
-    for number, make in enumerate(tasks, 1):
-        if options.only and number not in options.only:
-            continue
-        task = make()
+
+    def show(task: Task) -> None:
         check(task)
         measure(task, repeat, clock)
         for row in rows(task, targets=not options.quick):
             print(f"| {' | '.join(row)} |", flush=True)
+
+    for number, make in enumerate(tasks, 1):
+        if not options.only or number in options.only:
+            show(make())
     if not options.only or len(tasks) + 1 in options.only:
         for row in memory_rows(options.quick):
             print(f"| {' | '.join(row)} |", flush=True)
@@ -631,6 +666,9 @@ def main() -> None:
     if not options.only or len(tasks) + 3 in options.only:
         for row in descent_rows(peers, options.quick, repeat):
             print(f"| {' | '.join(row)} |", flush=True)
+    if not options.only or len(tasks) + 4 in options.only:
+        for task in pencil_tasks(options.quick):
+            show(task)
 
 
 if __name__ == "__main__":

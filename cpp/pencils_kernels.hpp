@@ -16,8 +16,8 @@ struct PencilBatch {
     bool shared;       // whether there is one S for all
 };
 
-// The first matrix of a batch that is none of the kernels' business; -1 where there is none. Its results are those of
-// some other matrix: the identity's or none's.
+// The first matrix of a batch that the kernels have no answer for; -1 where there is none. What stands in its place is
+// not specified; the others are as they would be without it.
 struct PencilFaults {
     Index form = -1;        // B not finite, or not symmetric within rounding
     Index metric = -1;      // S not finite, or not symmetric within rounding

@@ -104,7 +104,7 @@ def eigenvalues(B: npt.ArrayLike, S: npt.ArrayLike | None = None) -> Floats:
     -------
     (..., d)
         Descending, as everywhere in pyssl. float32 if B and S are, else float64. Without S the
-        error of each is below 8 eps ||B|| for d <= 256; S multiplies it by its condition.
+        error of each is below 8 eps ||B|| for d <= 64; S multiplies it by its condition.
 
     Raises
     ------

@@ -35,6 +35,8 @@ MOMENTS = pyssl.Moments(SIGMA, CROSS)
 X, X_PLUS = np.round(4.0 * RNG.standard_normal((2, 8, 3)) + np.array([5.0, 6.0, 7.0]))
 W = np.round(3.0 * RNG.standard_normal((2, 3)))
 BATCH = np.round(3.0 * RNG.standard_normal((9, 2, 3)))  # enough for the batched kernel
+PENCILS = np.stack([SIGMA, CROSS, -SIGMA, -CROSS])
+TOLERANCES = np.array([1.0, 0.0, 2.0, 3.0])
 GRID = np.array([-1.0, 0.0, 2.0, 3.0])
 SPECTRUM = np.array([3.0, 2.0, 2.0, 0.0])
 
@@ -96,6 +98,10 @@ def verified(x, x_plus):
 def descended(start):
     result = pyssl.minimize(LANDSCAPES[0], start, closed_form=False)
     return result.weights, result.value
+
+
+def values_of_pencil(b, s):
+    return pyssl.pencils.eigh(b, s)[0]  # the signs of vectors are arbitrary
 
 
 @dataclass(frozen=True)
@@ -264,6 +270,47 @@ DOORS = [
     ),
     Door("minimize", "start", descended, W, ("None",)),
     Door("rankme", "embeddings", pyssl.rankme, X),
+    *(
+        Door(f"pencils.{f.__name__}", "B", f, SIGMA, ("more axes",), keeps_float32=kept)
+        for f, kept in ((pyssl.pencils.eigenvalues, True), (pyssl.pencils.inertia, False))
+    ),
+    Door(
+        "pencils.eigh",
+        "B",
+        lambda a: values_of_pencil(a, None),
+        SIGMA,
+        ("more axes",),
+        keeps_float32=True,
+    ),
+    Door(
+        "pencils.eigenvalues",
+        "S",
+        lambda a: pyssl.pencils.eigenvalues(CROSS, a),
+        SIGMA,
+        ("more axes", "None"),
+    ),
+    Door("pencils.eigh", "S", lambda a: values_of_pencil(CROSS, a), SIGMA, ("more axes", "None")),
+    Door(
+        "pencils.inertia",
+        "tolerance",
+        lambda a: pyssl.pencils.inertia(PENCILS, a),
+        TOLERANCES,
+        ("None", "scalar", "more axes"),
+    ),
+    Door(
+        "pencils.counts_above",
+        "A",
+        lambda a: pyssl.pencils.counts_above(a, GRID),
+        SIGMA,
+        ("more axes",),
+    ),
+    Door(
+        "pencils.counts_above",
+        "thresholds",
+        lambda a: pyssl.pencils.counts_above(SIGMA, a),
+        GRID,
+        ("more axes", "a column more", "no rows", "no columns"),
+    ),
     sklearn("LinearSSL.fit", "x", lambda a: fitted(a, X_PLUS), X),
     sklearn("LinearSSL.fit", "x_plus", lambda a: fitted(X, a), X_PLUS),
     sklearn("LinearSSL.transform", "x", FITTED.transform, X, keeps_float32=True),
@@ -298,8 +345,9 @@ MADE_BY_METHODS = {("EmpiricalLandscape", "x"), ("EmpiricalLandscape", "x_plus")
 
 def array_arguments():
     """Yield (function, argument) for all that pyssl offers and annotates with an array."""
-    for name in pyssl.__all__:
-        item = getattr(pyssl, name)
+    named = [(name, getattr(pyssl, name)) for name in pyssl.__all__]
+    named += [(f"pencils.{name}", getattr(pyssl.pencils, name)) for name in pyssl.pencils.__all__]
+    for name, item in named:
         functions = {}
         if inspect.isfunction(item):
             functions[name] = item

@@ -27,7 +27,7 @@ DOCUMENTED = [
     name
     for name in pyssl.__all__
     if inspect.isclass(getattr(pyssl, name)) or inspect.isfunction(getattr(pyssl, name))
-]
+] + [f"pencils.{name}" for name in pyssl.pencils.__all__]
 METHODS = [
     f"{name}.{method}"
     for name in DOCUMENTED
