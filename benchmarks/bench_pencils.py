@@ -1,4 +1,4 @@
-"""Many small symmetric matrices: eigenvalues, eigenvectors, inertia, and where LAPACK takes over."""
+"""Many small symmetric matrices: eigenvalues, inertia, and where LAPACK takes over."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 // The groups behind pencils.hpp, compiled once per instruction set (isa.hpp).
 #include "pencils_kernels.hpp"
 
+#include "pencil_counts.hpp"
 #include "pencil_lanes.hpp"
 
 namespace pyssl::PYSSL_ISA {
@@ -315,7 +316,9 @@ void inertia(const PencilBatch<T>& batch, const double* tolerance, Index* counts
         Mask<T> above, below;
         if (tolerance) {
             Lanes<T> bound{};
-            for (Index l = 0; l < count; ++l) bound[l] = static_cast<T>(tolerance[from + l] / static_cast<double>(scale[l]));
+            for (Index l = 0; l < count; ++l) {
+                bound[l] = static_cast<T>(tolerance[from + l] / static_cast<double>(scale[l]));
+            }
             constexpr T signs[2] = {1, -1};
             const Lanes<T> bounds[2] = {bound, bound};
             Mask<T> counts[2];

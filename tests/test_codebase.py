@@ -27,7 +27,7 @@ DOCUMENTED = [
     name
     for name in pyssl.__all__
     if inspect.isclass(getattr(pyssl, name)) or inspect.isfunction(getattr(pyssl, name))
-] + [f"pencils.{name}" for name in pyssl.pencils.__all__]
+]
 METHODS = [
     f"{name}.{method}"
     for name in DOCUMENTED
@@ -35,6 +35,7 @@ METHODS = [
     for method, _ in inspect.getmembers(getattr(pyssl, name), inspect.isfunction)
     if not method.startswith("_")
 ]
+DOCUMENTED += [f"pencils.{name}" for name in pyssl.pencils.__all__]
 # What numpydoc must not find: no docstring; a summary that is missing, without a capital or a full
 # stop; parameters that are unknown, in another order, without a type or a description; a value that
 # is returned and not described; no examples.
