@@ -161,7 +161,7 @@ class StandardForm {
     const PencilBatch<T>& batch_;
     const Scratch<T>& scratch_;
     PencilFaults& faults_;
-    Lanes<T> inverse_, root_;
+    Lanes<T> inverse_{}, root_{};
     bool ready_ = false;
 };
 

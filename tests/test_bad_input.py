@@ -270,14 +270,10 @@ DOORS = [
     ),
     Door("minimize", "start", descended, W, ("None",)),
     Door("rankme", "embeddings", pyssl.rankme, X),
-    *(
-        Door(f"pencils.{f.__name__}", "B", f, SIGMA, ("more axes",), keeps_float32=kept)
-        for f, kept in ((pyssl.pencils.eigenvalues, True), (pyssl.pencils.inertia, False))
-    ),
     Door(
-        "pencils.eigh",
+        "pencils.eigenvalues",
         "B",
-        lambda a: values_of_pencil(a, None),
+        pyssl.pencils.eigenvalues,
         SIGMA,
         ("more axes",),
         keeps_float32=True,
@@ -289,25 +285,41 @@ DOORS = [
         SIGMA,
         ("more axes", "None"),
     ),
-    Door("pencils.eigh", "S", lambda a: values_of_pencil(CROSS, a), SIGMA, ("more axes", "None")),
+    Door(
+        "pencils.eigh",
+        "B",
+        lambda a: values_of_pencil(a, None),
+        SIGMA,
+        ("more axes",),
+        keeps_float32=True,
+    ),
+    Door(
+        "pencils.eigh",
+        "S",
+        lambda a: values_of_pencil(CROSS, a),
+        SIGMA,
+        ("more axes", "None"),
+    ),
+    # counts are integers whatever comes in: as numbers, to compare them with others
+    Door("pencils.inertia", "B", lambda a: 1.0 * pyssl.pencils.inertia(a), SIGMA, ("more axes",)),
     Door(
         "pencils.inertia",
         "tolerance",
-        lambda a: pyssl.pencils.inertia(PENCILS, a),
+        lambda a: 1.0 * pyssl.pencils.inertia(PENCILS, a),
         TOLERANCES,
-        ("None", "scalar", "more axes"),
+        ("None", "scalar", "fewer axes"),
     ),
     Door(
         "pencils.counts_above",
         "A",
-        lambda a: pyssl.pencils.counts_above(a, GRID),
+        lambda a: 1.0 * pyssl.pencils.counts_above(a, GRID),
         SIGMA,
         ("more axes",),
     ),
     Door(
         "pencils.counts_above",
         "thresholds",
-        lambda a: pyssl.pencils.counts_above(SIGMA, a),
+        lambda a: 1.0 * pyssl.pencils.counts_above(SIGMA, a),
         GRID,
         ("more axes", "a column more", "no rows", "no columns"),
     ),
