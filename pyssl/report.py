@@ -326,6 +326,8 @@ def closed_form(
     >>> pyssl.report.closed_form(pyssl.InfoNCE(), moments, 1, 0.0).eigenvalues
     array([0.9, 0.1])
     """
+    if loss.scale_free and moments.rank == 0:
+        raise NotImplementedError("normalised losses have no value where nothing varies")
     why: list[str] = []
     for level in (loss.population, loss.effective):
         try:
