@@ -63,7 +63,7 @@ def flow(flow: Flow, ax: Axes | None = None, *, most: int = 7) -> Axes:
     >>> learned = pyssl.gradient_flow(land, 1e-3 * np.eye(2), np.linspace(0.0, 5.0, 51))
     >>> ax = pyssl.plots.flow(learned, Figure().subplots())
     >>> [line.get_label() for line in ax.get_lines()]
-    ['mode 1', 'predicted', 'mode 2', '_nolegend_']
+    ['mode 1', 'mode 2', 'predicted', '_nolegend_']
     """
     _checks.instance("flow", flow, Flow, "a Flow")
     most = _checks.integer("most", most, minimum=1)
@@ -72,15 +72,16 @@ def flow(flow: Flow, ax: Axes | None = None, *, most: int = 7) -> Axes:
     ax = axes(ax)
     reached = np.isfinite(flow.times) & np.isfinite(flow.amplitudes).all(axis=1)
     times, amplitudes = flow.times[reached], flow.amplitudes[reached]
-    named = False
-    for j in range(min(most, amplitudes.shape[1])):
-        colour = _COLOURS[j % len(_COLOURS)]
-        ax.plot(times, amplitudes[:, j], color=colour, label=f"mode {j + 1}")
+    drawn = range(min(most, amplitudes.shape[1]))
+    colours = [_COLOURS[j % len(_COLOURS)] for j in drawn]
+    for j in drawn:
+        ax.plot(times, amplitudes[:, j], color=colours[j], label=f"mode {j + 1}")
+    label = "predicted"
+    for j in drawn:
         predicted = flow.predicted_learning_times[j]
         if times.size and times[0] <= predicted <= times[-1]:
-            label = "_nolegend_" if named else "predicted"
-            ax.axvline(predicted, color=colour, linewidth=1.0, linestyle=":", label=label)
-            named = True
+            ax.axvline(predicted, color=colours[j], linewidth=1.0, linestyle=":", label=label)
+            label = "_nolegend_"
     ax.set_ylim(bottom=0.0)
     ax.set_xlabel("time")
     ax.set_ylabel("amplitude")

@@ -301,7 +301,7 @@ def is_dotted(line) -> bool:
     return line.get_linestyle() == ":"
 
 
-def test_flow_marks_no_time_after_its_end(followed):
+def test_flow_marks_no_time_after_its_end():
     land = pyssl.SpectralLandscape(np.diag([2.0, 1.0]), np.eye(2), pyssl.Quartic(0.5), 2)
     short = pyssl.gradient_flow(land, 1e-3 * np.eye(2), [0.0, 1.0, 2.0])
     marks = [line for line in plots.flow(short, axes()).get_lines() if is_dotted(line)]
