@@ -1,8 +1,8 @@
 """A bias brings complete collapse back, as a local minimum.
 
-Theory (4): with a bias b NT-Xent has a point that it had not, W = 0, where all embeddings are equal.
-Small weights grow there at the rate 2 a_1/(tau |b|^2) - g, with a_1 the largest eigenvalue of A: the
-collapse is stable once |b| is above its critical value, sqrt(2 a_1/(g tau)).
+Theory (4): with a bias b NT-Xent has a point that it had not, W = 0, where all embeddings are
+equal. Small weights grow there at the rate 2 a_1/(tau |b|^2) - g, with a_1 the largest eigenvalue
+of A: the collapse is stable once |b| is above its critical value, sqrt(2 a_1/(g tau)).
 """
 
 from __future__ import annotations

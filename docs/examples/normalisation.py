@@ -1,8 +1,8 @@
 """Normalising the embeddings removes complete collapse, whatever the weight decay.
 
-Theory (3.2): NT-Xent does not depend on the scale of W. A decay g shrinks it, |W|^2 = exp(-2 g t)
-|W(0)|^2 under gradient flow, and cannot change what its directions are; under InfoNCE the same decay
-takes everything.
+Theory (3.2): NT-Xent does not depend on the scale of W. A decay g shrinks it, under gradient flow
+|W|^2 = exp(-2 g t) |W(0)|^2, and cannot change what its directions are; under InfoNCE the same
+decay takes everything.
 """
 
 from __future__ import annotations
