@@ -14,13 +14,24 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
+from pyssl._drawing import INK, axes, finish
+from pyssl._training_plots import flow, verification
 from pyssl.collapse import Cause, CollapseReport
 from pyssl.spectral import SpectralLandscape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CAUSE_COLOURS", "budget", "modes", "pictures", "plane", "spectrum"]
+__all__ = [
+    "CAUSE_COLOURS",
+    "budget",
+    "flow",
+    "modes",
+    "pictures",
+    "plane",
+    "spectrum",
+    "verification",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -49,7 +60,6 @@ _LABELS: dict[Cause, str] = {
     Cause.NO_VARIATION: "no variation",
     Cause.COMPETITION: "lost to competition",
 }
-_INK = "#333333"
 
 # How far below the largest critical decay one is drawn at its place, learned or not.
 _DECADES = 1e-14
@@ -97,7 +107,7 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
     [[1.8], [0.2]]
     """
     _checks.instance("report", report, CollapseReport, "a CollapseReport")
-    ax = _axes(ax)
+    ax = axes(ax)
     critical, g = report.critical_weight_decay, report.weight_decay
     bottom, top = decay_range(report)
     height = np.clip(critical, bottom, top)
@@ -117,7 +127,7 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
                 zorder=3,
             )
     if g > 0.0:
-        ax.axhline(g, color=_INK, linewidth=1.0, linestyle="--")
+        ax.axhline(g, color=INK, linewidth=1.0, linestyle="--")
         ax.annotate(
             f"weight decay {g:g}",
             (1.0, g),
@@ -125,12 +135,12 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
             xytext=(0, 3),
             textcoords="offset points",
             ha="right",
-            color=_INK,
+            color=INK,
             fontsize="small",
         )
     k = report.minimum.weights.shape[0]
     if k < len(critical):
-        ax.axvline(k + 0.5, color=_INK, linewidth=1.0, linestyle=":")
+        ax.axvline(k + 0.5, color=INK, linewidth=1.0, linestyle=":")
         ax.annotate(
             f"{k} dimensions",
             (k + 0.5, 1.0),
@@ -138,7 +148,7 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
             xytext=(3, -3),
             textcoords="offset points",
             va="top",
-            color=_INK,
+            color=INK,
             fontsize="small",
         )
     ax.set_yscale("log")
@@ -148,7 +158,7 @@ def spectrum(report: CollapseReport, ax: Axes | None = None) -> Axes:
     ax.set_xlim(0.0, len(critical) + 1.0)
     ax.set_xlabel("mode")
     ax.set_ylabel("critical weight decay")
-    _finish(ax)
+    finish(ax)
     return ax
 
 
@@ -195,7 +205,7 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
     """
     _checks.instance("report", report, CollapseReport, "a CollapseReport")
     most = _checks.integer("most", most, minimum=1)
-    ax = _axes(ax)
+    ax = axes(ax)
     table = report.modes
     inside = np.flatnonzero(np.isfinite(table.signal))[:most]
     number = inside + 1
@@ -215,7 +225,7 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
         np.append(number - 0.5, number[-1:] + 0.5),
         np.append(signal, signal[-1:]),
         where="post",
-        color=_INK,
+        color=INK,
         linewidth=1.2,
         label="signal",
     )
@@ -224,10 +234,10 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
         ax.set_xlim(0.3, number[-1] + 0.7)
     k = report.minimum.weights.shape[0]
     if len(inside) and k < number[-1]:
-        ax.axvline(k + 0.5, color=_INK, linewidth=1.0, linestyle=":")
+        ax.axvline(k + 0.5, color=INK, linewidth=1.0, linestyle=":")
     ax.set_xlabel("mode")
     ax.set_ylabel("eigenvalue")
-    _finish(ax)
+    finish(ax)
     return ax
 
 
@@ -300,7 +310,7 @@ def modes(
         images = directions.reshape(count, height, width)
         labels = [str(index + 1) for index in range(count)]
         return pictures(images, labels, ax=ax, columns=columns, frames=colours)
-    ax = _axes(ax)
+    ax = axes(ax)
     ax.imshow(_scaled(directions), cmap="RdBu_r", vmin=-1.0, vmax=1.0, aspect="auto")
     for index, colour in enumerate(colours):
         ax.add_patch(_rectangle(-0.5, index - 0.5, landscape.dim, 1.0, colour))
@@ -364,7 +374,7 @@ def pictures(
     for name, each in (("labels", labels), ("frames", frames)):
         if each is not None and len(each) != len(stack):
             raise ValueError(f"{name} must have {len(stack)} entries, got {len(each)}")
-    ax = _axes(ax)
+    ax = axes(ax)
     count, height, width = stack.shape
     columns = min(columns, count)
     rows = math.ceil(count / columns)
@@ -379,7 +389,7 @@ def pictures(
         canvas[y : y + height, x : x + width] = flat[index]
         if labels is not None:
             ax.text(x + 0.5 * width - 0.5, y - 0.9, labels[index], ha="center", va="bottom",
-                    fontsize="small", color=_INK)  # fmt: skip
+                    fontsize="small", color=INK)  # fmt: skip
         if frames is not None:
             ax.add_patch(_rectangle(x - 0.5, y - 0.5, width, height, frames[index]))
     low = -1.0 if signed else 0.0
@@ -449,17 +459,17 @@ def plane(
     if min(heights.shape) < 2:
         raise ValueError(f"values must be at least (2, 2), got {heights.shape}")
     levels = _checks.integer("levels", levels, minimum=1)
-    ax = _axes(ax)
+    ax = axes(ax)
     filled = ax.contourf(across, up, heights.T, levels=levels, cmap="viridis")
     for name, (x, y) in (points or {}).items():
-        ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor=_INK, zorder=3)
+        ax.plot([x], [y], marker="o", markersize=6, color="white", markeredgecolor=INK, zorder=3)
         ax.annotate(
             name,
             (x, y),
             xytext=(0, 7),
             textcoords="offset points",
             ha="center",
-            color=_INK,
+            color=INK,
             fontsize="small",
             bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0},
         )
@@ -499,34 +509,10 @@ def _patterns(land: SpectralLandscape, causes: list[Cause]) -> Array:
     )
 
 
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    with _checks.needs("plots need Matplotlib"):
-        import matplotlib.pyplot as plt
-    return plt.subplots(layout="constrained")[1]
-
-
 def _rectangle(x: float, y: float, width: float, height: float, colour: str) -> Any:
     from matplotlib.patches import Rectangle
 
     return Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=2.0, zorder=3)
-
-
-def _finish(ax: Axes) -> None:
-    """Name the colours above the axes, where nothing is drawn."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.locator_params(axis="x", integer=True)  # modes are counted
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(
-            fontsize="small",
-            frameon=False,
-            ncols=3,
-            loc="lower left",
-            bbox_to_anchor=(-0.08, 1.0),
-            columnspacing=1.2,
-            handletextpad=0.4,
-        )
 
 
 def _scaled(rows: npt.NDArray[Any], *, signed: bool = True) -> Array:

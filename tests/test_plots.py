@@ -268,7 +268,120 @@ def test_plane_draws_u_to_the_right():
     assert len(ax.figure.axes) == 2  # with its colour bar
 
 
+# ---- flow ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def followed() -> pyssl.Flow:
+    """Two modes learned one after the other, a third never, from time 0 to 4 and at infinity."""
+    land = pyssl.SpectralLandscape(np.diag([2.0, 1.0, -1.0]), np.eye(3), pyssl.Quartic(0.5), 3)
+    return pyssl.gradient_flow(land, 1e-3 * np.eye(3), [*np.linspace(0.0, 4.0, 41), np.inf])
+
+
+def test_flow_draws_every_amplitude_at_every_finite_time(followed):
+    ax = plots.flow(followed, axes())
+    lines = [line for line in ax.get_lines() if line.get_label().startswith("mode")]
+    assert [line.get_label() for line in lines] == ["mode 1", "mode 2", "mode 3"]
+    for j, line in enumerate(lines):
+        np.testing.assert_array_equal(line.get_xdata(), followed.times[:-1])
+        np.testing.assert_array_equal(line.get_ydata(), followed.amplitudes[:-1, j])
+
+
+def test_flow_marks_the_predicted_times_in_the_colours_of_the_modes(followed):
+    lines = plots.flow(followed, axes()).get_lines()
+    predicted = {line.get_color(): line.get_xdata()[0] for line in lines if is_dotted(line)}
+    by_mode = [line.get_color() for line in lines if not is_dotted(line)]
+    assert len(set(by_mode)) == 3
+    assert predicted == dict(
+        zip(by_mode[:2], followed.predicted_learning_times[:2], strict=True)
+    )  # the third is not learned
+
+
+def is_dotted(line) -> bool:
+    return line.get_linestyle() == ":"
+
+
+def test_flow_marks_no_time_after_its_end():
+    land = pyssl.SpectralLandscape(np.diag([2.0, 1.0]), np.eye(2), pyssl.Quartic(0.5), 2)
+    short = pyssl.gradient_flow(land, 1e-3 * np.eye(2), [0.0, 1.0, 2.0])
+    marks = [line for line in plots.flow(short, axes()).get_lines() if is_dotted(line)]
+    assert [mark.get_xdata()[0] for mark in marks] == [short.predicted_learning_times[0]]
+    assert short.predicted_learning_times[1] > 2.0
+
+
+def test_flow_leaves_out_times_that_were_not_reached():
+    land = pyssl.SpectralLandscape(np.eye(2), np.diag([1.0, 0.0]), pyssl.Quartic(1.0), 1)
+    diverged = pyssl.gradient_flow(land, [[0.1, 0.1]], [0.0, 1.0, 1000.0])
+    assert diverged.outcome is pyssl.FlowOutcome.DIVERGED
+    line = plots.flow(diverged, axes()).get_lines()[0]
+    np.testing.assert_array_equal(line.get_xdata(), [0.0, 1.0])
+
+
+def test_flow_of_a_few_modes(followed):
+    labels = [line.get_label() for line in plots.flow(followed, axes(), most=1).get_lines()]
+    assert labels == ["mode 1", "predicted"]
+
+
+# ---- verification --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def check() -> pyssl.Verification:
+    """Four modes: one as predicted, one beyond noise, one of unknown noise, one not learned."""
+    return pyssl.Verification(
+        loss="InfoNCE()",
+        level="population",
+        n_samples=1000,
+        embedding_dim=4,
+        weight_decay=0.1,
+        theory_rank=3,
+        trained_rank=2,
+        alignments=np.array([0.9, 0.8, 0.7, 0.1]),
+        theory_spectrum=np.array([2.0, 1.0, 0.5, 0.0]),
+        trained_spectrum=np.array([2.1, 1.5, 0.0, 0.0]),
+        noise=np.array([0.1, 0.05, np.inf, 0.0]),
+        beyond_noise=np.array([False, True, False, False]),
+        spectrum_error=0.25,
+        subspace_angle=np.nan,
+        theory_value=-1.0,
+        trained_value=-0.9,
+        converged=True,
+        reasons=(),
+    )
+
+
+def test_verification_draws_training_over_theory(check):
+    theory, training, beyond = plots.verification(check, axes()).containers
+    assert [bar.get_height() for bar in theory] == [2.0, 1.0, 0.5, 0.0]
+    assert [bar.get_x() + bar.get_width() / 2 for bar in theory] == pytest.approx([1, 2, 3, 4])
+    assert training.lines[0].get_xydata().tolist() == [[1.0, 2.1], [3.0, 0.0], [4.0, 0.0]]
+    assert beyond.lines[0].get_xydata().tolist() == [[2.0, 1.5]]
+    assert to_hex(beyond.lines[0].get_color()) != to_hex(training.lines[0].get_color())
+    labels = [part.get_label() for part in (theory, training, beyond)]
+    assert labels == ["theory (rank 3)", "training (rank 2)", "beyond noise"]
+
+
+def test_verification_bars_reach_three_standard_errors(check):
+    _, training, beyond = plots.verification(check, axes()).containers
+    lengths = {}
+    for part in (training, beyond):
+        for (x, low), (_, high) in part.lines[2][0].get_segments():
+            lengths[round(x)] = high - low
+    assert lengths == pytest.approx({1: 0.6, 2: 0.3, 3: 0.0, 4: 0.0})  # 3: unknown, so no bar
+
+
+def test_verification_of_a_few_modes_and_without_disagreement(check):
+    theory, training = plots.verification(check, axes(), most=1).containers
+    assert len(theory) == 1
+    assert training.lines[0].get_xydata().tolist() == [[1.0, 2.1]]
+
+
 # ---- refusals ------------------------------------------------------------------------------------
+
+
+def scale_free_flow() -> pyssl.Flow:
+    land = pyssl.NTXent().effective(pyssl.Moments(np.eye(2), np.diag([0.9, 0.1])), 2)
+    return pyssl.gradient_flow(land, np.eye(2), [0.0, 0.1])
 
 
 @pytest.mark.parametrize(
@@ -276,11 +389,19 @@ def test_plane_draws_u_to_the_right():
     [
         (lambda land, r: plots.spectrum(land), TypeError, "report must be a CollapseReport"),
         (lambda land, r: plots.budget(None), TypeError, "report must be a CollapseReport"),
+        (
+            lambda land, r: plots.flow(scale_free_flow(), most=0),
+            ValueError,
+            "most must be at least 1, got 0",
+        ),
         (lambda land, r: plots.budget(r, most=0), ValueError, "most must be at least 1, got 0"),
         (lambda land, r: plots.modes(r, r), TypeError, "landscape must be a SpectralLandscape"),
         (lambda land, r: plots.modes(land, r, (3, 3)), ValueError, "hold 8 inputs, got 3 x 3"),
         (lambda land, r: plots.modes(land, r, 8), ValueError, r"must be \(height, width\), got 8"),
         (lambda land, r: plots.modes(land, r, (2.0, 4)), TypeError, r"shape\[0\] must be an int"),
+        (lambda land, r: plots.flow(r), TypeError, "flow must be a Flow"),
+        (lambda land, r: plots.flow(scale_free_flow()), ValueError, "flow must have amplitudes"),
+        (lambda land, r: plots.verification(r), TypeError, "check must be a Verification"),
         (lambda land, r: plots.pictures(np.ones((2, 2))), ValueError, "must have 3 dimension"),
         (lambda land, r: plots.pictures(np.ones((0, 2, 2))), ValueError, "at least one pixel"),
         (lambda land, r: plots.pictures(np.ones((1, 2, 2)), ["a", "b"]), ValueError, "labels must"),

@@ -1,0 +1,134 @@
+"""The examples of the documentation: each shows what it claims, in numbers and in a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import runpy
+import sys
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted((ROOT / "docs/examples").glob("*.py"))
+
+
+@cache
+def example(name: str) -> Any:
+    """Return the module of an example; its results are computed once."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/examples/{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def numbers(name: str) -> dict[str, float]:
+    found: dict[str, float] = example(name).claim()
+    return found
+
+
+def series(name: str, pattern: str) -> list[float]:
+    """Return the numbers whose names contain the pattern, in their order; there are some."""
+    found = [number for label, number in numbers(name).items() if re.search(pattern, label)]
+    assert found, pattern
+    return found
+
+
+def test_the_origin_has_k_directions_down_for_each_mode_learned() -> None:
+    name = "collapse_at_the_origin"
+    assert series(name, "directions down") == [4, 2, 0]
+    assert series(name, "rank in theory") == series(name, "rank trained") == [2, 1, 0]
+
+
+def test_weight_decay_takes_modes_one_by_one() -> None:
+    found = numbers("weight_decay")
+    assert found["decays tried"] == 12
+    assert found["rank in theory, smallest decay"] == 4
+    assert found["rank in theory, largest decay"] == 0
+    assert found["decays at which the trained rank differs"] == 0
+    assert found["largest difference over largest amplitude"] < 0.02
+
+
+def test_augmentation_weakens_infonce_and_takes_modes_of_squared_vicreg() -> None:
+    for which in ("in theory", "trained"):
+        assert series("augmentation", f"InfoNCE, rank {which}") == [3, 3, 3, 3, 3]
+        assert series("augmentation", f"squared VICReg, rank {which}") == [3, 3, 2, 1, 0]
+    assert max(series("augmentation", "largest difference")) < 0.03
+
+
+def test_normalisation_removes_complete_collapse() -> None:
+    found = numbers("normalisation")
+    assert found["InfoNCE, variance at the end over that at the start"] < 1e-2
+    assert found["NT-Xent, |W|^2 at the end over exp(-2 g t) |W(0)|^2"] == pytest.approx(1.0, 1e-3)
+    assert found["NT-Xent, effective rank at the end"] > 3.0
+    assert found["NT-Xent, largest difference of a share"] < 0.03
+
+
+def test_a_bias_brings_complete_collapse_back() -> None:
+    theory, training = series("bias", "rate in theory"), series("bias", "rate in training")
+    assert theory[0] > theory[1] > 0.05 and theory[3] < theory[2] < -0.05
+    assert training == pytest.approx(theory, abs=2e-3)
+    growth = series("bias", "over the start")
+    assert min(growth[:2]) > 2.0
+    assert max(growth[2:]) < 0.5
+
+
+def test_modes_are_learned_one_after_another() -> None:
+    found = series("stepwise_learning", "in training")
+    assert len(found) == 4
+    assert all(later > 1.2 * earlier for earlier, later in pairwise(found))
+    assert found == pytest.approx(series("stepwise_learning", "predicted"), rel=0.07)
+
+
+def test_more_negatives_survive_more_decay() -> None:
+    ranks = series("negatives", "rank trained")
+    assert ranks == series("negatives", "rank in theory") == [0, 2, 3, 3, 3]
+    assert numbers("negatives")["largest difference over largest amplitude"] < 0.05
+
+
+def test_temperature_takes_all_from_infonce_and_spreads_nt_xent() -> None:
+    ranks = series("temperature", "InfoNCE, rank trained")
+    assert ranks == series("temperature", "InfoNCE, rank in theory") == [6, 6, 5, 4, 1, 0]
+    theory = series("temperature", "NT-Xent, effective rank in theory")
+    trained = series("temperature", "NT-Xent, effective rank trained")
+    for spread in (theory, trained):
+        assert spread == sorted(spread, reverse=True)
+        assert spread[0] > spread[-1] + 1.5
+        assert spread[-1] > 1.5
+    assert trained == pytest.approx(theory, rel=0.1)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_picture_shows_theory_and_training(script: Path, tmp_path: Path) -> None:
+    figure = example(script.stem).figure()
+    figure.savefig(tmp_path / "picture.svg")
+    drawn = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+    assert any("trained" in text or "views" in text for text in drawn)
+
+
+def test_an_example_runs_as_a_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = ROOT / "docs/examples/stepwise_learning.py"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    runpy.run_path(str(script), run_name="__main__")
+    assert "mode 1 learned in training at" in capsys.readouterr().out
+    assert "<svg" in (tmp_path / "stepwise_learning.svg").read_text(encoding="utf-8")
+
+
+def test_every_example_has_a_test_and_a_place_on_the_page() -> None:
+    tested = Path(__file__).read_text(encoding="utf-8")
+    page = (ROOT / "docs/examples.md").read_text(encoding="utf-8")
+    assert len(SCRIPTS) == 8
+    for script in SCRIPTS:
+        assert f'"{script.stem}"' in tested
+        assert f"python docs/examples/{script.name}" in page
