@@ -55,6 +55,7 @@ from pyssl.stationary import Minimum, Origin, StationaryPoint
 from pyssl.verification import Verification, verify
 
 if TYPE_CHECKING:
+    from pyssl import augment as augment
     from pyssl.estimator import LinearSSL as LinearSSL
 
 __all__ = [
@@ -126,7 +127,8 @@ if not _installed("sklearn"):  # `from pyssl import *` works without the optiona
     __all__.remove("LinearSSL")
 
 # What brings in optional or slow packages loads when it is first used.
-_LAZY = {"LinearSSL": "pyssl.estimator", "plots": "pyssl.plots", "report": "pyssl.report"}
+_MODULES = "augment", "plots", "report"
+_LAZY = {"LinearSSL": "pyssl.estimator", **{name: f"pyssl.{name}" for name in _MODULES}}
 
 
 def __getattr__(name: str) -> Any:
@@ -135,8 +137,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(_LAZY[name])
-    return module if name in ("plots", "report") else getattr(module, name)
+    return module if name in _MODULES else getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "plots", "report"})
+    return sorted({*globals(), *__all__, *_MODULES})
