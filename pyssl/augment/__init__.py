@@ -10,10 +10,12 @@ compose with ``|``, from left to right, and each has a strength.
 array([0.711, 0.533])
 """
 
-from pyssl.augment._base import Augmentation, Composition, Identity, OneOf
+from pyssl.augment._base import Augmentation, Composition, Identity
 from pyssl.augment._critical import critical_strengths
 from pyssl.augment._grids import Blur, Crop, Resize
-from pyssl.augment._maps import Group, Linear, Mask, Noise, Reflection, Scale
+from pyssl.augment._group import Group
+from pyssl.augment._linear import Linear, OneOf, Scale
+from pyssl.augment._maps import Mask, Noise, Reflection
 
 __all__ = [
     "Augmentation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
-from pyssl._pencil import Array, readonly
+from pyssl._pencil import Array
 from pyssl.moments import Moments
 
 __all__ = ["Augmentation", "Composition", "Identity", "Interpolated", "OneOf", "State"]
@@ -390,147 +390,6 @@ class Composition(Augmentation):
         return together and all(part._is_pencil for part in acting)
 
 
-@dataclass(frozen=True, eq=False)
-class OneOf(Augmentation):
-    """One of several augmentations, drawn at random for every view.
-
-    Parameters
-    ----------
-    parts : sequence of Augmentation
-        All from the same dimension to the same dimension.
-    probabilities : (m,) array_like, optional
-        Of the parts, with sum 1; all the same by default.
-
-    Raises
-    ------
-    ValueError
-        For no parts, parts of different dimensions, or probabilities that are negative or whose sum
-        is not 1 within 1e-9.
-    TypeError
-        For parts that are no augmentations.
-
-    Notes
-    -----
-    Source: theory 6, as a random linear map. Half the time nothing: ``OneOf((Identity(), x))``.
-
-    Examples
-    --------
-    >>> import numpy as np, pyssl
-    >>> from pyssl.augment import Identity, Noise, OneOf
-    >>> OneOf([Identity(), Noise(1.0)], [0.75, 0.25]).moments(np.eye(2)).alignments
-    array([0.8, 0.8])
-    """
-
-    parts: tuple[Augmentation, ...]
-    probabilities: Array | None = None
-
-    def __post_init__(self) -> None:
-        parts = augmentations(self.parts)
-        d = next((part.dim for part in parts if part.dim is not None), None)
-        sizes = {part.output_dim or d for part in parts}
-        for index, part in enumerate(parts):
-            if d is not None and (part.dim or d) != d:
-                raise ValueError(f"parts[{index}] must take {d} inputs, got one of {part.dim}")
-        if len(sizes) > 1:
-            raise ValueError(
-                f"parts must make views of one dimension, got {sorted(s or 0 for s in sizes)}"
-            )
-        object.__setattr__(self, "parts", parts)
-        p = shares("probabilities", self.probabilities, len(parts))
-        object.__setattr__(self, "probabilities", readonly(p))
-
-    @property
-    def dim(self) -> int | None:
-        return next((part.dim for part in self.parts if part.dim is not None), None)
-
-    @property
-    def output_dim(self) -> int | None:
-        return next((part.output_dim for part in self.parts if part.output_dim is not None), None)
-
-    @property
-    def _weighted(self) -> list[tuple[float, Augmentation]]:
-        assert self.probabilities is not None
-        pairs = zip(self.probabilities.tolist(), self.parts, strict=True)
-        return [(p, part) for p, part in pairs if p > 0.0]
-
-    def _mean(self, rows: Floats) -> Floats:
-        first, *rest = (p * part._mean(rows) for p, part in self._weighted)
-        return np.asarray(sum(rest, start=first))
-
-    def _spread(self, state: State) -> Array:
-        tbar = self._mean(np.eye(len(state.mean)))  # (d, d'), the mean map transposed
-
-        def deviating(part: Augmentation, rows: Floats) -> Floats:
-            return np.asarray(part._mean(rows) - rows @ tbar)
-
-        total = np.zeros((tbar.shape[1], tbar.shape[1]))
-        for p, part in self._weighted:
-            total += p * part._spread(state)
-            total += p * sandwiched(lambda rows, part=part: deviating(part, rows), state.covariance)
-            offset = deviating(part, state.mean[None])[0]
-            total += p * np.outer(offset, offset)
-        return total
-
-    def _rounding(self, state: State) -> float:
-        return sum(p * part._rounding(state) for p, part in self._weighted)
-
-    def _draw(self, x: Floats, rng: np.random.Generator) -> Floats:
-        choice = rng.choice(len(self.parts), size=len(x), p=self.probabilities)
-        result = np.empty((len(x), self.output_dim or x.shape[1]), x.dtype)
-        for index in np.unique(choice):
-            rows = choice == index
-            result[rows] = self.parts[index]._draw(x[rows], rng)
-        return result
-
-    def _scaled(self, strength: float) -> Augmentation:
-        return OneOf(tuple(part._scaled(strength) for part in self.parts), self.probabilities)
-
-
-@dataclass(frozen=True, eq=False)
-class Interpolated(Augmentation):
-    """A random linear map whose strength mixes it with the identity; see `with_strength`.
-
-    T_s = J + sqrt(s) (T - E T), with J = I + min(s, 1) (E T - I), or E T where that is not square.
-    """
-
-    strength: float = field(default=1.0, kw_only=True)
-
-    def _check_strength(self) -> None:
-        object.__setattr__(self, "strength", _checks.real("strength", self.strength, minimum=0.0))
-
-    @abstractmethod
-    def _full_mean(self, rows: Floats) -> Floats:
-        """Apply E T, at strength 1."""
-
-    @abstractmethod
-    def _full_spread(self, state: State) -> Array:
-        """Return what `_spread` is at strength 1."""
-
-    @abstractmethod
-    def _full_draw(self, x: Floats, rng: np.random.Generator) -> Floats:
-        """Draw views at strength 1."""
-
-    def _mean(self, rows: Floats) -> Floats:
-        if self.strength >= 1.0 or self.output_dim != self.dim:
-            return self._full_mean(rows)
-        mixed: Floats = (1.0 - self.strength) * rows + self.strength * self._full_mean(rows)
-        return mixed
-
-    def _spread(self, state: State) -> Array:
-        spread: Array = self.strength * self._full_spread(state)
-        return spread
-
-    def _draw(self, x: Floats, rng: np.random.Generator) -> Floats:
-        drawn = self._full_draw(x, rng)
-        if self.strength == 1.0:
-            return drawn
-        deviation = drawn - self._full_mean(x)
-        return np.asarray(self._mean(x) + np.sqrt(self.strength).astype(x.dtype) * deviation)
-
-    def _scaled(self, strength: float) -> Augmentation:
-        return replace(self, strength=strength * self.strength)
-
-
 # ---- helpers -------------------------------------------------------------------------------------
 
 
@@ -558,14 +417,6 @@ def augmentations(value: Any) -> tuple[Augmentation, ...]:
     return parts
 
 
-def shares(name: str, value: Any, count: int) -> Array:
-    """Return `count` probabilities of sum 1; equal ones for None."""
-    if value is None:
-        return np.full(count, 1.0 / count)
-    p = _checks.vector(name, value, count).copy()
-    if p.min() < 0.0 or p.max() > 1.0:
-        worst = p.min() if p.min() < 0.0 else p.max()
-        raise ValueError(f"{name} must lie in [0, 1], got {worst:g}")
-    if abs(float(p.sum()) - 1.0) > 1e-9:
-        raise ValueError(f"{name} must have sum 1, got {p.sum():.10g}")
-    return np.asarray(p / p.sum())
+def probability(name: str, value: Any) -> float:
+    """Return a number in [0, 1]."""
+    return _checks.real(name, value, minimum=0.0, maximum=1.0)

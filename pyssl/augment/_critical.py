@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -112,7 +113,8 @@ def _margins(loss: Loss, m: Moments, g: float) -> Array:
     """Return numbers (d,) that are positive where the j-th mode is learned; nan for unknown."""
     _, land = loss.sharpest(m, m.dim, g)
     if isinstance(land, SpectralLandscape):
-        return land._signal_spectrum - 0.5 * g - land._tolerance
+        margins: Array = land._signal_spectrum - 0.5 * g - land._tolerance
+        return margins
     if isinstance(land, NTXentLandscape) and not m.mean.any():
         # what has no variation is not learned at any temperature
         return np.nan_to_num(1.0 - land.loss.temperature / land.critical_temperature, nan=-1.0)
@@ -170,7 +172,7 @@ def _by_search(margins: Callable[[float], Array], limit: float) -> Array:
     before = margins(0.0)
     result = np.where(before > 0.0, np.inf, 0.0)
     result[np.isnan(before)] = np.nan
-    for low, high in zip(grid[:-1], grid[1:], strict=True):
+    for low, high in pairwise(grid):
         open_ = np.isinf(result)
         if not open_.any():
             break

@@ -13,7 +13,8 @@ import numpy as np
 
 from pyssl import _checks
 from pyssl._pencil import Array
-from pyssl.augment._base import Augmentation, Floats, Interpolated, OneOf, State, shares
+from pyssl.augment._base import Augmentation, Floats, State
+from pyssl.augment._linear import Interpolated, OneOf, shares
 
 __all__ = ["Blur", "Crop", "Resize"]
 
@@ -27,11 +28,11 @@ class _Separable(Augmentation):
 
     @property
     def dim(self) -> int | None:
-        return self.rows.shape[1] * self.columns.shape[1]
+        return int(self.rows.shape[1] * self.columns.shape[1])
 
     @property
     def output_dim(self) -> int | None:
-        return self.rows.shape[0] * self.columns.shape[0]
+        return int(self.rows.shape[0] * self.columns.shape[0])
 
     def _mean(self, rows: Floats) -> Floats:
         images = rows.reshape(len(rows), self.rows.shape[1], self.columns.shape[1])
