@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dsyrk
 
 from pyssl import _checks
 from pyssl._pencil import Metric, diagonalise, rank_tolerance, readonly
+from pyssl._scatter import (
+    PairBlocks,
+    Scatter,
+    ViewScatter,
+    add_product,
+    clean_scatter,
+    mirrored,
+)
+
+if TYPE_CHECKING:
+    from pyssl.augment import Augmentation
 
 __all__ = ["MomentAccumulator", "Moments"]
 
@@ -20,9 +31,8 @@ Array = npt.NDArray[np.float64]
 # What a user leaves out; the attributes themselves are never None.
 _MISSING = cast(Array, None)
 
-# Rows that are widened to float64 and centred at a time: large enough for BLAS, small enough for
-# the two temporaries to stay in the last-level cache at a few hundred dimensions.
-_BLOCK_ROWS = 2048
+# Samples that a sampler of views is given at a time, and the groups of the jackknife.
+_CHUNK_ROWS, _GROUPS = 4096, 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -190,10 +200,134 @@ class Moments:
         >>> pyssl.Moments.from_views(clean + noise[0], clean + noise[1]).alignments.round(2)
         array([0.99, 0.99, 0.99])
         """
-        first, second = _checks.views(x, x_plus)
+        # those of float32 may be a file: whether they are finite shows as they are read
+        first, second = _checks.views(x, x_plus, check_finite=False)
         accumulator = MomentAccumulator(first.shape[1])
         accumulator._add(first, second)
         return accumulator.moments()
+
+    @classmethod
+    def from_data(cls, x: npt.ArrayLike, augmentation: Augmentation) -> Moments:
+        """Estimate the moments of augmented views from clean data, without drawing any.
+
+        Parameters
+        ----------
+        x : (n, d) array_like
+            One clean sample a row; n >= 2.
+        augmentation : pyssl.augment.Augmentation
+            Whose exact map of moments is applied to those of the data.
+
+        Returns
+        -------
+        Moments
+            With ``n_samples`` n: what they lack in precision comes from the data alone.
+
+        Raises
+        ------
+        ValueError
+            For fewer than two samples, another dimension than the augmentation's, NaN or infinity.
+        TypeError
+            For data that do not hold real numbers, or anything but an augmentation.
+
+        Notes
+        -----
+        Source: theory 6.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> x = np.random.default_rng(0).standard_normal((1000, 2))
+        >>> pyssl.Moments.from_data(x, pyssl.augment.Mask(0.5)).alignments.round(3)
+        array([0.5, 0.5])
+        """
+        from pyssl import augment  # which is built on moments
+
+        _checks.instance("augmentation", augmentation, augment.Augmentation, "an augmentation")
+        rows = _samples(x)
+        augmentation._check_dim("x", rows)
+        data = clean_scatter(rows)
+        return augmentation._moments_of(data.covariance(), data.mean, len(rows))
+
+    @classmethod
+    def from_sampler(
+        cls,
+        x: npt.ArrayLike,
+        fn: Callable[[npt.NDArray[Any], np.random.Generator], npt.ArrayLike],
+        views: int = 2,
+        rng: np.random.Generator | int | None = None,
+    ) -> Moments:
+        """Estimate the moments from clean data and a function that draws views of them.
+
+        Parameters
+        ----------
+        x : (n, d) array_like
+            One clean sample a row; n >= 2. Read in chunks of 4096 rows, so that a memory map will
+            do.
+        fn : callable
+            ``fn(chunk, rng)`` returns one random view (m, d') of every row of a chunk (m, d), which
+            it may overwrite.
+        views : int, optional
+            Views that are drawn of every sample, >= 2: more make C more precise.
+        rng : numpy.random.Generator or int, optional
+            The source of randomness, or its seed.
+
+        Returns
+        -------
+        Moments
+            With ``n_samples`` n and ``alignment_errors``.
+
+        Raises
+        ------
+        ValueError
+            For fewer than two samples or views, NaN or infinity in the data, or an `fn` that
+            returns NaN, infinity or another shape.
+        TypeError
+            For data that do not hold real numbers, or an `fn` that is not callable or returns none.
+
+        Notes
+        -----
+        Source: theory 1; for two views the same estimate as that of `from_views`. The errors are
+        those of a jackknife over 20 random groups of samples: themselves good to some 16%, and of
+        little meaning for n below 100.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> x = np.random.default_rng(0).standard_normal((2000, 2))
+        >>> jitter = lambda rows, rng: rows + 0.5 * rng.standard_normal(rows.shape)
+        >>> moments = pyssl.Moments.from_sampler(x, jitter, rng=1)
+        >>> moments.alignments.round(2)
+        array([0.81, 0.8 ])
+        >>> bool((moments.alignment_errors < 0.02).all())
+        True
+        """
+        rows = _samples(x)
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, got {type(fn).__name__}")
+        count = _checks.integer("views", views, minimum=2)
+        generator = _checks.generator("rng", rng)
+        label = generator.permutation(len(rows)) % _GROUPS
+        groups: list[ViewScatter] = []
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            chunk = rows[start : start + _CHUNK_ROWS]
+            dim = len(groups[0].within) if groups else None
+            drawn = np.stack([_drawn(fn, chunk, generator, dim) for _ in range(count)])
+            groups = groups or [ViewScatter(drawn.shape[-1], count) for _ in range(_GROUPS)]
+            here = label[start : start + _CHUNK_ROWS]
+            for index in np.unique(here):
+                groups[index].add(drawn[:, here == index])
+        total = ViewScatter(len(groups[0].within), count)
+        for group in groups:
+            total.merge(group)
+        sigma, a, c, mean = total.moments()
+        _checks.magnitude("the covariance of the views", sigma)
+        eps = float(np.finfo(np.float64).eps)
+        result = cls._trusted(sigma, a, c, mean, len(rows), eps)
+        kept = [total.without(group) for group in groups if 0 < group.between.n < len(rows)]
+        left_out = np.array([cls._trusted(*k.moments(), None, eps).alignments for k in kept])
+        errors = np.sqrt((len(kept) - 1) * left_out.var(axis=0))
+        object.__setattr__(result, "_alignment_errors", readonly(errors))
+        return result
 
     @property
     def dim(self) -> int:
@@ -221,6 +355,15 @@ class Moments:
         rho = np.zeros(self.dim)
         rho[: metric.rank] = np.clip(1.0 - misalignment, -1.0, 1.0)
         return readonly(np.sort(rho)[::-1].copy())
+
+    @property
+    def alignment_errors(self) -> Array | None:
+        """The standard errors (d,) of `alignments`; None unless `from_sampler` has estimated them.
+
+        Of the alignments in their order: where two are nearer than their errors, which of them is
+        first is chance.
+        """
+        return self._alignment_errors
 
     @property
     def rank(self) -> int:
@@ -294,6 +437,7 @@ class Moments:
         )
         if "_metric" in self.__dict__:  # the decomposition does not see the mean
             result.__dict__["_metric"] = self._metric
+        object.__setattr__(result, "_alignment_errors", self._alignment_errors)
         return result
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -314,6 +458,7 @@ class Moments:
     # Sigma where C came by subtraction, its own (None) where it was accumulated from differences.
     _eps: float = field(init=False)
     _augmentation_scale: float | None = field(init=False)
+    _alignment_errors: Array | None = field(init=False, default=None)
 
     @cached_property
     def _metric(self) -> Metric:
@@ -392,12 +537,15 @@ class MomentAccumulator:
 
     def __init__(self, dim: int) -> None:
         self.dim = _checks.integer("dim", dim, minimum=1)
-        self.n_samples = 0
         # With h = (x + x+)/2 the centred scatter of h and that of x - x+ give Sigma + A and
         # Sigma - A separately; each is one symmetric rank-k update, lower triangle only.
-        self._mean = np.zeros(self.dim)
-        self._scatter = np.zeros((self.dim, self.dim), order="F")
+        self._means = Scatter(self.dim)
         self._differences = np.zeros((self.dim, self.dim), order="F")
+
+    @property
+    def n_samples(self) -> int:
+        """Pairs seen so far."""
+        return self._means.n
 
     def update(self, x: npt.ArrayLike, x_plus: npt.ArrayLike) -> None:
         """Add a chunk of pairs.
@@ -426,28 +574,9 @@ class MomentAccumulator:
         self._add(*_checks.views(x, x_plus, dim=self.dim))
 
     def _add(self, x: npt.NDArray[Any], x_plus: npt.NDArray[Any]) -> None:
-        for start in range(0, len(x), _BLOCK_ROWS):
-            rows = slice(start, start + _BLOCK_ROWS)
-            first = x[rows].astype(np.float64)
-            second = x_plus[rows].astype(np.float64)
-            difference = first - second
-            # relative to a row of its own before anything is added: then equal rows have no scatter
-            # at all, and a large mean costs neither their sums nor the halves any digits
-            origin = first[0].copy()
-            first -= origin
-            second -= origin
-            half = np.add(first, second, out=first)
-            half *= 0.5
-            offset = half.mean(axis=0)
-            half -= offset
-            mean = origin + offset
-            m = len(half)
-            # the transposed C-ordered block is the Fortran-ordered operand that BLAS wants
-            self._differences = dsyrk(
-                1.0, difference.T, beta=1.0, c=self._differences, lower=1, overwrite_c=1
-            )
-            self._scatter = dsyrk(1.0, half.T, beta=1.0, c=self._scatter, lower=1, overwrite_c=1)
-            self._shift(m, mean)
+        for both, mean, difference in PairBlocks(self.dim, len(x)).of(x, x_plus):
+            self._differences = add_product(self._differences, difference)
+            self._means.add(both, mean, factor=0.5)
 
     def merge(self, other: MomentAccumulator) -> None:
         """Add everything that another accumulator has seen.
@@ -477,19 +606,8 @@ class MomentAccumulator:
         _checks.instance("other", other, MomentAccumulator, "a MomentAccumulator")
         if other.dim != self.dim:
             raise ValueError(f"other must have dim {self.dim}, got {other.dim}")
-        if other.n_samples:
-            self._differences = self._differences + other._differences
-            self._scatter = self._scatter + other._scatter
-            self._shift(other.n_samples, other._mean)
-
-    def _shift(self, m: int, mean: Array) -> None:
-        """Account for the offset between our mean and that of `m` pairs already in the scatter."""
-        n = self.n_samples
-        delta = mean - self._mean
-        if n:
-            self._scatter += (n * m / (n + m)) * np.outer(delta, delta)
-        self._mean = self._mean + delta * (m / (n + m))
-        self.n_samples = n + m
+        self._differences = self._differences + other._differences
+        self._means.merge(other._means)
 
     def moments(self) -> Moments:
         """Return the moments of all pairs seen so far.
@@ -516,18 +634,36 @@ class MomentAccumulator:
         n = self.n_samples
         if n < 2:
             raise ValueError(f"moments need at least 2 pairs of views, got {n}")
-        c = _mirrored(self._differences) / (2 * n)
-        mean_scatter = _mirrored(self._scatter) / n
+        c = mirrored(self._differences) / (2 * n)
+        mean_scatter = self._means.covariance()
         sigma = mean_scatter + 0.5 * c
         _checks.magnitude("the covariance of the views", sigma)
         eps = float(np.finfo(np.float64).eps)
-        return Moments._trusted(sigma, mean_scatter - 0.5 * c, c, self._mean.copy(), n, eps)
+        return Moments._trusted(sigma, mean_scatter - 0.5 * c, c, self._means.mean.copy(), n, eps)
 
     def __repr__(self) -> str:
         return f"MomentAccumulator(dim={self.dim}, n_samples={self.n_samples})"
 
 
-def _mirrored(lower: Array) -> Array:
-    """Return the symmetric matrix whose lower triangle is given."""
-    triangle = np.tril(lower)
-    return np.ascontiguousarray(triangle + np.tril(triangle, -1).T)
+def _samples(x: Any) -> npt.NDArray[Any]:
+    """Return clean samples (n, d), n >= 2."""
+    rows = _checks.array("x", x, ndim=2)
+    if len(rows) < 2 or not rows.shape[1]:
+        raise ValueError(f"x must be (n, d) with n >= 2 and d >= 1, got {rows.shape}")
+    _checks.squarable("x", rows)
+    return rows
+
+
+def _drawn(
+    fn: Callable[[npt.NDArray[Any], np.random.Generator], npt.ArrayLike],
+    chunk: npt.NDArray[Any],
+    rng: np.random.Generator,
+    dim: int | None,
+) -> Array:
+    """Return one view of every row of a chunk, of `dim` entries unless that is not known yet."""
+    view = _checks.array("what fn returned", fn(chunk.copy(), rng), ndim=2)
+    if len(view) != len(chunk) or not view.shape[1] or (dim is not None and view.shape[1] != dim):
+        expected = f"({len(chunk)}, d)" if dim is None else f"({len(chunk)}, {dim})"
+        raise ValueError(f"fn must return {expected}, one view of every row, got {view.shape}")
+    _checks.squarable("what fn returned", view)
+    return view.astype(np.float64, copy=False)

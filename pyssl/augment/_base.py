@@ -14,7 +14,16 @@ from pyssl import _checks
 from pyssl._pencil import Array
 from pyssl.moments import Moments
 
-__all__ = ["Augmentation", "Composition", "Identity", "Interpolated", "OneOf", "State"]
+__all__ = [
+    "Augmentation",
+    "Composition",
+    "Identity",
+    "State",
+    "augmentations",
+    "probability",
+    "sandwiched",
+    "symmetrised",
+]
 
 Floats = npt.NDArray[Any]
 
@@ -173,9 +182,7 @@ class Augmentation(ABC):
                [0., 0., 0., 0.]])
         """
         rows = _checks.array("x", x, ndim=2)
-        if not rows.shape[1] or (self.dim is not None and rows.shape[1] != self.dim):
-            expected = "(n, d) with d >= 1" if self.dim is None else f"(n, {self.dim})"
-            raise ValueError(f"x must be {expected}, got {rows.shape}")
+        self._check_dim("x", rows)
         drawn: Floats = self._draw(rows, _checks.generator("rng", rng))
         return drawn.astype(rows.dtype, copy=drawn is rows)
 
@@ -233,6 +240,17 @@ class Augmentation(ABC):
         tolerance = _checks.rounding(second, eps)
         _checks.semidefinite("second_moment - mean mean'", covariance, tolerance)
         return State.of_clean(covariance, offset), eps
+
+    def _check_dim(self, name: str, rows: Floats) -> None:
+        """Raise ValueError for samples that are not of the dimension that this takes."""
+        if not rows.shape[1] or (self.dim is not None and rows.shape[1] != self.dim):
+            expected = "(n, d) with d >= 1" if self.dim is None else f"(n, {self.dim})"
+            raise ValueError(f"{name} must be {expected}, got {rows.shape}")
+
+    def _moments_of(self, covariance: Array, mean: Array, n_samples: int) -> Moments:
+        """Return the moments of views of clean data whose moments were estimated."""
+        eps = float(np.finfo(np.float64).eps)
+        return self._map(State.of_clean(covariance, mean)).moments(n_samples, eps)
 
     # T the random map: T xhat + e, with E e = 0.
 

@@ -117,7 +117,8 @@ def _margins(loss: Loss, m: Moments, g: float) -> Array:
         return margins
     if isinstance(land, NTXentLandscape) and not m.mean.any():
         # what has no variation is not learned at any temperature
-        return np.nan_to_num(1.0 - land.loss.temperature / land.critical_temperature, nan=-1.0)
+        ratio = np.nan_to_num(land.loss.temperature / land.critical_temperature, nan=2.0)
+        return np.asarray(1.0 - ratio)
     if isinstance(land, PopulationLandscape) and land.origin_spectrum is not None:
         result = np.full(m.dim, np.nan)
         result[0] = land.origin_spectrum[0] - 0.5 * g
