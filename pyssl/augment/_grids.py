@@ -37,7 +37,7 @@ class _Separable(Augmentation):
     def _mean(self, rows: Floats) -> Floats:
         images = rows.reshape(len(rows), self.rows.shape[1], self.columns.shape[1])
         mapped = self.rows.astype(rows.dtype) @ images @ self.columns.T.astype(rows.dtype)
-        return np.asarray(mapped.reshape(len(rows), -1))
+        return np.asarray(mapped.reshape(len(rows), len(self.rows) * len(self.columns)))
 
     def _spread(self, state: State) -> Array:
         size = self.rows.shape[0] * self.columns.shape[0]
