@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -372,7 +373,7 @@ def test_pickles(aug):
 ENDOMORPHISMS = {
     name: aug
     for name, aug in AUGMENTATIONS.items()
-    if aug.output_dim in (None, D) and "weaker" not in name and "stronger" not in name
+    if aug.output_dim in (None, D) and not re.search("weaker|stronger|^resize$", name)
 }
 
 
@@ -397,7 +398,11 @@ def test_strength_zero_of_what_changes_the_dimension_is_its_mean():
     np.testing.assert_allclose(none.sample(x, 0), mean.reshape(3, 4), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("aug", ENDOMORPHISMS.values(), ids=ENDOMORPHISMS)
+# a choice grows more alike where one of its parts, as the mask here, ends up losing everything
+MONOTONE = {name: aug for name, aug in ENDOMORPHISMS.items() if name != "one of many kinds"}
+
+
+@pytest.mark.parametrize("aug", MONOTONE.values(), ids=MONOTONE)
 def test_alignment_falls_as_strength_grows(aug):
     # from weak to strong; the sum of the alignments is Tr Sigma^-1 A
     sums = [
@@ -449,9 +454,9 @@ def test_modes_are_lost_at_their_critical_strengths(loss, aug, g):
     if isinstance(loss, pyssl.NTXent) and g:
         pytest.skip("decay takes nothing from it")
     critical = critical_strengths(loss, aug, SECOND, weight_decay=g)
-    assert critical.shape == (D,) and np.all(np.diff(critical) <= 0.0)
+    assert critical.shape == (D,) and np.all(critical[1:] <= critical[:-1])
     finite = critical[np.isfinite(critical) & (critical > 0.0)]
-    middle = np.sqrt(finite[1:] * finite[:-1])
+    middle = np.sqrt(finite[1:] * finite[:-1])[finite[1:] < 0.99 * finite[:-1]]
     for s in (*(0.999 * finite), *(1.001 * finite), *middle, 0.0, 20.0):
         assert counted(loss, aug, SECOND, s, g) == np.count_nonzero(critical > s), s
 
@@ -469,7 +474,8 @@ def test_critical_strengths_in_closed_form():
 
 
 def test_noise_takes_no_mode_of_a_loss_whose_signal_is_a():
-    for loss in (pyssl.InfoNCE(), pyssl.SpectralContrastive(), pyssl.BarlowTwins(normalize=False)):
+    barlow = pyssl.BarlowTwins(1.0, normalize=False)
+    for loss in (pyssl.InfoNCE(), pyssl.SpectralContrastive(), barlow):
         got = critical_strengths(loss, Noise(NOISE), np.diag(SPECTRUM), weight_decay=0.3)
         scale = {"infonce": 0.15, "spectral": 0.075, "barlow_twins": 0.075}[loss.key]
         np.testing.assert_array_equal(got, np.where(scale < SPECTRUM, np.inf, 0.0))
@@ -582,7 +588,7 @@ def test_files_are_read_in_chunks(tmp_path):
     mapped = np.load(path, mmap_mode="r")
     sizes = []
 
-    def record(rows, rng):
+    def record(rows, _):
         sizes.append(len(rows))
         return rows
 

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyssl
+from pyssl import augment
 
 pytest.importorskip("sklearn")
 
@@ -75,6 +76,13 @@ def place(land, method):
     owner = getattr(land, method).__qualname__.split(".")[0]
     owners = [owner, *(base.__name__ for base in type(land).__mro__)]
     return f"{next(name for name in owners if name in pyssl.__all__)}.{method}"
+
+
+NOISY = augment.Noise(SIGMA)
+
+
+def of_augmentation(a):
+    return a.moments(SIGMA)
 
 
 FITTED = pyssl.LinearSSL(embedding_dim=2).fit(X, X_PLUS)
@@ -328,6 +336,52 @@ DOORS = [
     sklearn("LinearSSL.transform", "x", FITTED.transform, X, keeps_float32=True),
 ]
 
+DOORS += [
+    Door("Moments.from_data", "x", lambda a: pyssl.Moments.from_data(a, NOISY), X),
+    Door("Moments.from_sampler", "x", lambda a: pyssl.Moments.from_sampler(a, NOISY.sample), X),
+    Door("Augmentation.moments", "second_moment", NOISY.moments, SIGMA),
+    Door(
+        "Augmentation.moments",
+        "mean",
+        lambda a: NOISY.moments(np.outer(X[0], X[0]) + SIGMA, a),
+        X[0],
+        ("None",),
+    ),
+    Door("Augmentation.sample", "x", lambda a: NOISY.sample(a, 0), X, keeps_float32=True),
+    Door(
+        "critical_strengths",
+        "second_moment",
+        lambda a: augment.critical_strengths(pyssl.SquaredVICReg(2.0), NOISY, a),
+        SIGMA,
+    ),
+    Door(
+        "critical_strengths",
+        "mean",
+        lambda a: augment.critical_strengths(
+            pyssl.SquaredVICReg(2.0), NOISY, np.outer(X[0], X[0]) + SIGMA, a
+        ),
+        X[0],
+        ("None",),
+    ),
+    Door("Noise", "covariance", lambda a: of_augmentation(augment.Noise(a)), SIGMA),
+    Door("Linear", "mean", lambda a: of_augmentation(augment.Linear(a)), W),
+    Door("Reflection", "vector", lambda a: of_augmentation(augment.Reflection(a)), X[0]),
+    Door(
+        "OneOf",
+        "probabilities",
+        lambda a: of_augmentation(augment.OneOf([NOISY, augment.Mask(0.5)], a)),
+        np.array([0.25, 0.75]),
+        ("None",),
+    ),
+    Door(
+        "Blur",
+        "probabilities",
+        lambda a: of_augmentation(augment.Blur((1, 3), [0.5, 1.0], a)),
+        np.array([0.25, 0.75]),
+        ("None",),
+    ),
+]
+
 # Public, annotated with arrays, and no door: with the reason.
 NO_DOORS = {
     "Landscape": "an interface",
@@ -359,6 +413,7 @@ def array_arguments():
     """Yield (function, argument) for all that pyssl offers and annotates with an array."""
     named = [(name, getattr(pyssl, name)) for name in pyssl.__all__]
     named += [(f"pencils.{name}", getattr(pyssl.pencils, name)) for name in pyssl.pencils.__all__]
+    named += [(name, getattr(augment, name)) for name in augment.__all__]
     for name, item in named:
         functions = {}
         if inspect.isfunction(item):
@@ -367,7 +422,7 @@ def array_arguments():
             functions[name] = item
             for attribute, function in inspect.getmembers(item, callable):
                 owner = getattr(function, "__qualname__", "").split(".")[0]
-                inherited = owner != name and owner in pyssl.__all__
+                inherited = owner != name and owner in offered
                 if not attribute.startswith("_") and not inherited:
                     functions[f"{name}.{attribute}"] = function
         for qualified, function in functions.items():
@@ -376,7 +431,9 @@ def array_arguments():
             except ValueError:  # of C
                 continue
             for parameter in parameters:
-                if re.search(r"Array|Floats", str(parameter.annotation)):
+                # what a callable takes and returns is checked where it is called
+                annotation = str(parameter.annotation)
+                if re.search(r"Array|Floats", annotation) and "Callable" not in annotation:
                     yield qualified, parameter.name
 
 
@@ -967,6 +1024,159 @@ def test_arguments_are_checked_before_levels():
     for loss in pyssl.LOSSES.values():
         with pytest.raises(ValueError, match="weight_decay"):
             loss().population(MOMENTS, 2, weight_decay=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: NOISY.moments(np.eye(2)),
+            r"second_moment must be \(3, 3\) for this augm.* \(2, 2\)",
+        ),
+        (lambda: NOISY.sample(np.ones((4, 2))), r"x must be \(n, 3\), got \(4, 2\)"),
+        (
+            lambda: pyssl.Moments.from_data(X[:, :2], NOISY),
+            r"x must be \(n, 3\), got \(8, 2\)",
+        ),
+        (
+            lambda: NOISY | augment.Noise(np.eye(2)),
+            r"parts\[1\] must take 3 inputs, got one of 2",
+        ),
+        (
+            lambda: augment.OneOf([NOISY, augment.Noise(np.eye(2))]),
+            r"parts\[1\] must take 3 inputs, got one of 2",
+        ),
+        (
+            lambda: augment.OneOf([NOISY, augment.Crop((1, 3), (1, 2))]),
+            r"parts must make views of one dimension, got \[2, 3\]",
+        ),
+        (lambda: augment.OneOf([]), r"parts must hold at least one augmentation, got none"),
+        (
+            lambda: NOISY.moments(SIGMA, [2.0, 0.0, 0.0]),
+            r"second_moment - mean mean' must be positive semidefinite, got an eigenvalue of -2",
+        ),
+        (lambda: NOISY.with_strength(-0.5), r"strength must be >= 0, got -0.5"),
+        (lambda: NOISY.with_strength(np.nan), r"strength must be finite, got nan"),
+        (lambda: NOISY.with_strength(np.inf), r"strength must be finite, got inf"),
+        (lambda: augment.Scale(strength=-1.0), r"strength must be >= 0, got -1"),
+        (lambda: augment.Noise(-1.0), r"covariance must be >= 0, got -1"),
+        (lambda: augment.Noise(-SIGMA), r"covariance must be positive semidefinite"),
+        (lambda: augment.Mask(1.5), r"keep must be >= 0 and <= 1, got 1.5"),
+        (lambda: augment.Mask(-0.1), r"keep must be >= 0 and <= 1, got -0.1"),
+        (lambda: augment.Mask(0.0, rescale=True), r"keep must be > 0 and <= 1, got 0"),
+        (lambda: augment.Scale(variance=-0.1), r"variance must be >= 0, got -0.1"),
+        (lambda: augment.Scale.uniform(2.0, 1.0), r"high must be >= 2, got 1"),
+        (lambda: augment.Reflection([0.0, 0.0]), r"vector must not be zero"),
+        (lambda: augment.Reflection([1.0, 0.0], 1.2), r"probability must be >= 0 and <= 1"),
+        (
+            lambda: augment.OneOf([NOISY, NOISY], [0.5, 0.6]),
+            r"probabilities must have sum 1, got 1.1",
+        ),
+        (
+            lambda: augment.OneOf([NOISY, NOISY], [1.5, -0.5]),
+            r"probabilities must lie in \[0, 1\], got -0.5",
+        ),
+        (
+            lambda: augment.Group([np.eye(2), [[1.0, 0.5], [0.0, 1.0]]]),
+            r"maps\[1\] must be orthogonal, got g g' - I with an entry of 0.5",
+        ),
+        (
+            lambda: augment.Group([np.eye(3), np.eye(3)[[1, 2, 0]]]),
+            r"maps must be a group, whose mean is an orthogonal projection",
+        ),
+        (lambda: augment.Group([[0, 1], [1, 1]]), r"maps must hold permutations of 0..1, got"),
+        (lambda: augment.Group([[0, 1], [1, 2]]), r"maps must hold permutations of 0..1, got"),
+        (lambda: augment.Group(np.ones((2, 2, 3))), r"maps must be \(m, d, d\) or \(m, d\)"),
+        (
+            lambda: augment.Group(([[0, 1]], [[0, 1, 2]])),
+            r"maps\[1\] must act on 2 inputs, got \(1, 3\)",
+        ),
+        (lambda: augment.Group.shifts((2, 0)), r"shape must be at least 1, got 0"),
+        (lambda: augment.Group.flips((2, 2), 2), r"axes must name axes of a grid \(2, 2\), got 2"),
+        (
+            lambda: augment.Crop((2, 2), (3, 1)),
+            r"windows must fit images of \(2, 2\), got \(3, 1\)",
+        ),
+        (lambda: augment.Crop((2, 2), [(1, 1), (2, 2)]), r"windows must be of one size unless"),
+        (lambda: augment.Resize((2, 2), 3), r"size must be \(height, width\), got 3"),
+        (lambda: augment.Blur((2, 2), -1.0), r"widths must be >= 0, got -1"),
+        (lambda: augment.Blur((2, 2), []), r"widths must hold at least one width, got none"),
+        (
+            lambda: augment.Scale(sampler=lambda rng, n: np.ones(n + 1)).sample(X),
+            r"sampler must return \(8,\), got \(9,\)",
+        ),
+        (
+            lambda: augment.Scale(sampler=lambda rng, n: np.full(n, np.nan)).sample(X),
+            r"what sampler returned must be finite, got nan",
+        ),
+        (
+            lambda: augment.Linear(W, sampler=lambda rng, n: np.ones((n, 3, 2))).sample(X),
+            r"sampler must return \(8, 2, 3\), got \(8, 3, 2\)",
+        ),
+        (
+            lambda: augment.Linear(W, second_order=lambda m: m).moments(SIGMA),
+            r"second_order must return \(2, 2\), got \(3, 3\)",
+        ),
+        (
+            lambda: augment.Linear(W, second_order=lambda m: 0.5 * W @ m @ W.T).moments(SIGMA),
+            r"second_order\(M\) - mean M mean' must be positive semidefinite",
+        ),
+        (
+            lambda: pyssl.Moments.from_sampler(X, lambda rows, rng: rows[1:]),
+            r"fn must return \(8, d\), one view of every row, got \(7, 3\)",
+        ),
+        (
+            lambda: pyssl.Moments.from_sampler(X, lambda rows, rng: np.full_like(rows, np.nan)),
+            r"what fn returned must be finite, got nan",
+        ),
+        (
+            lambda: pyssl.Moments.from_sampler(X, lambda rows, rng: rows[:, 0]),
+            r"what fn returned must have 2 dimension\(s\), got shape \(8,\)",
+        ),
+        (
+            lambda: pyssl.Moments.from_sampler(X, NOISY.sample, views=1),
+            r"views must be at least 2, got 1",
+        ),
+        (
+            lambda: pyssl.Moments.from_sampler(X[:1], NOISY.sample),
+            r"x must be \(n, d\) with n >= 2 and d >= 1, got \(1, 3\)",
+        ),
+        (
+            lambda: augment.critical_strengths(pyssl.InfoNCE(), NOISY, SIGMA, weight_decay=-1.0),
+            r"weight_decay must be >= 0, got -1",
+        ),
+        (
+            lambda: augment.critical_strengths(pyssl.InfoNCE(), NOISY, SIGMA, maximum=0.0),
+            r"maximum must be > 0, got 0",
+        ),
+    ],
+)
+def test_augmentations(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: NOISY | SIGMA, r"unsupported operand"),
+        (lambda: augment.Composition(3), r"parts must be augmentations, got int"),
+        (lambda: augment.Composition((NOISY, 3)), r"parts\[1\] must be an augmentation, got 3"),
+        (lambda: augment.Mask("all"), r"keep must be a real number, got 'all'"),
+        (lambda: augment.Mask(0.5, rescale=1), r"rescale must be True or False, got 1"),
+        (lambda: augment.Scale(sampler=3), r"sampler must be callable or None, got int"),
+        (lambda: pyssl.Moments.from_data(X, NOISY.sample), r"augmentation must be an augmentation"),
+        (lambda: pyssl.Moments.from_sampler(X, NOISY), r"fn must be callable, got Noise"),
+        (
+            lambda: pyssl.Moments.from_sampler(X, lambda rows, rng: None),
+            r"what fn returned must hold real numbers, got dtype object",
+        ),
+        (lambda: augment.critical_strengths(NOISY, NOISY, SIGMA), r"loss must be a loss, got"),
+    ],
+)
+def test_augmentations_of_the_wrong_kind(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
 
 
 def test_numpy_scalars_are_numbers():

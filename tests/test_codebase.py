@@ -23,16 +23,24 @@ from pyssl import _core
 
 ROOT = Path(__file__).resolve().parent.parent
 STUB = ast.parse((ROOT / "pyssl/_core.pyi").read_text(encoding="utf-8"))
+
+
+def public(name: str) -> Any:
+    value: Any = pyssl
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+PUBLIC = [*pyssl.__all__, *(f"augment.{name}" for name in pyssl.augment.__all__)]
 DOCUMENTED = [
-    name
-    for name in pyssl.__all__
-    if inspect.isclass(getattr(pyssl, name)) or inspect.isfunction(getattr(pyssl, name))
+    name for name in PUBLIC if inspect.isclass(public(name)) or inspect.isfunction(public(name))
 ]
 METHODS = [
     f"{name}.{method}"
     for name in DOCUMENTED
-    if inspect.isclass(getattr(pyssl, name))
-    for method, _ in inspect.getmembers(getattr(pyssl, name), inspect.isfunction)
+    if inspect.isclass(public(name))
+    for method, _ in inspect.getmembers(public(name), inspect.isroutine)
     if not method.startswith("_")
 ]
 DOCUMENTED += [f"pencils.{name}" for name in pyssl.pencils.__all__]
@@ -44,13 +52,6 @@ FORBIDDEN = {"GL08", "SS01", "SS02", "SS03", "PR02", "PR03", "PR04", "PR10", "RT
 # In pieces, so that this file does not name what it forbids.
 HOSTS = ["py" + "pi.", "python" + "hosted", "conda" + ".anaconda", "crates" + ".io", "npm" + "js"]
 MACHINE_PATHS = re.compile(r"""(?<![\w.$}~*-])/(?:home|root|Users|work|opt|mnt|srv|tmp)/\w""")
-
-
-def public(name: str) -> Any:
-    value: Any = pyssl
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def arguments(signature: str) -> list[tuple[str, object]]:

@@ -14,7 +14,7 @@ import pyssl
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-SOURCES = sorted([*(ROOT / "pyssl").glob("*.py"), *(ROOT / "cpp").glob("*.[ch]pp")])
+SOURCES = sorted([*(ROOT / "pyssl").rglob("*.py"), *(ROOT / "cpp").glob("*.[ch]pp")])
 
 # What examples with these names need beside the library.
 NEEDS = {
@@ -92,7 +92,9 @@ def test_readme_has_exactly_two_commands() -> None:
     assert {language for language, _ in fences} == {"sh", "python"}
 
 
-@pytest.mark.parametrize("name", pyssl.__all__)
+@pytest.mark.parametrize(
+    "name", [*pyssl.__all__, *(f"augment.{name}" for name in pyssl.augment.__all__)]
+)
 def test_public_name_is_documented(name: str) -> None:
     reference = "".join(page.read_text() for page in PAGES if "docs" in page.parts)
     assert re.search(rf"\bpyssl\.{name}\b", reference)

@@ -84,7 +84,7 @@ def test_import_is_light():
     # of SciPy only what scipy.linalg has loaded already, of NumPy hardly more
     assert {name for name in loaded if name.startswith("scipy.") and "linalg" not in name} == set()
     assert "numpy.testing" not in loaded and "numpy.f2py" not in loaded
-    assert not {"pyssl.estimator", "pyssl.plots", "pyssl.report"} & loaded
+    assert not {"pyssl.augment", "pyssl.estimator", "pyssl.plots", "pyssl.report"} & loaded
 
 
 def test_closed_forms_stay_light():
@@ -131,6 +131,17 @@ def test_names_load_when_used():
         """
     )
     assert out == "LinearSSL"
+
+
+def test_augmentations_load_when_used():
+    loaded = imported_beyond(
+        "import numpy as np, scipy.linalg, pyssl",
+        "assert 'augment' in dir(pyssl); a = pyssl.augment.Noise(1.0) | pyssl.augment.Mask(0.5);"
+        " pyssl.Moments.from_data(a.sample(np.eye(3)), a)",
+    )
+    assert "pyssl.augment" in loaded
+    assert {name.split(".")[0] for name in loaded} & set(NOT_AT_IMPORT) == set()
+    assert "scipy.optimize" not in loaded
 
 
 def test_unknown_names():
