@@ -338,7 +338,12 @@ DOORS = [
 
 DOORS += [
     Door("Moments.from_data", "x", lambda a: pyssl.Moments.from_data(a, NOISY), X),
-    Door("Moments.from_sampler", "x", lambda a: pyssl.Moments.from_sampler(a, NOISY.sample), X),
+    Door(
+        "Moments.from_sampler",
+        "x",
+        lambda a: pyssl.Moments.from_sampler(a, lambda rows, _: rows + 1.0, rng=0),
+        X,
+    ),
     Door("Augmentation.moments", "second_moment", NOISY.moments, SIGMA),
     Door(
         "Augmentation.moments",
@@ -347,7 +352,7 @@ DOORS += [
         X[0],
         ("None",),
     ),
-    Door("Augmentation.sample", "x", lambda a: NOISY.sample(a, 0), X, keeps_float32=True),
+    Door("Augmentation.sample", "x", augment.Linear(W).sample, X, ("no rows",), keeps_float32=True),
     Door(
         "critical_strengths",
         "second_moment",
@@ -363,9 +368,9 @@ DOORS += [
         X[0],
         ("None",),
     ),
-    Door("Noise", "covariance", lambda a: of_augmentation(augment.Noise(a)), SIGMA),
-    Door("Linear", "mean", lambda a: of_augmentation(augment.Linear(a)), W),
-    Door("Reflection", "vector", lambda a: of_augmentation(augment.Reflection(a)), X[0]),
+    Door("Noise", "covariance", lambda a: of_augmentation(augment.Noise(a)), SIGMA, ("scalar",)),
+    Door("Linear", "mean", lambda a: augment.Linear(a).mean, W),
+    Door("Reflection", "vector", lambda a: augment.Reflection(a).vector, X[0]),
     Door(
         "OneOf",
         "probabilities",
@@ -629,7 +634,10 @@ MALFORMED: dict[str, tuple[type[Exception] | tuple[type[Exception], ...], Callab
 }
 
 # Where a spectrum may have any length, one more entry is no mistake.
-ANY_LENGTH = ("effective_rank", "participation_ratio", "stable_rank", "rankme")
+ANY_LENGTH = (
+    *("effective_rank", "participation_ratio", "stable_rank", "rankme"),
+    *("Linear", "Reflection", "Moments.from_sampler"),
+)
 
 
 @pytest.mark.parametrize("kind", MALFORMED)

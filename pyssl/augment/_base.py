@@ -20,6 +20,7 @@ __all__ = [
     "Identity",
     "State",
     "augmentations",
+    "is_sequence",
     "probability",
     "sandwiched",
     "symmetrised",
@@ -415,6 +416,11 @@ def symmetrised(matrix: Array) -> Array:
     """Return (M + M')/2."""
     half: Array = 0.5 * (matrix + matrix.T)
     return half
+
+
+def is_sequence(value: Any) -> bool:
+    """Return whether a value is a list, a tuple or an array, and no number."""
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
 
 
 def sandwiched(apply: Any, matrix: Array) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 
 from pyssl import _checks
 from pyssl._pencil import Array
-from pyssl.augment._base import Augmentation, Floats, State
+from pyssl.augment._base import Augmentation, Floats, State, is_sequence
 from pyssl.augment._linear import Interpolated, OneOf, shares
 
 __all__ = ["Blur", "Crop", "Resize"]
@@ -167,7 +166,7 @@ class Crop(Interpolated):
     def __post_init__(self) -> None:
         self._check_strength()
         shape = _pair("shape", self.shape)
-        several = isinstance(self.windows, Sequence) and any(map(np.ndim, self.windows))
+        several = is_sequence(self.windows) and any(map(is_sequence, self.windows))
         listed = [
             _pair("windows", window) for window in (self.windows if several else [self.windows])
         ]
@@ -253,7 +252,7 @@ class Blur(_OnGrid):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _pair("shape", self.shape))
-        listed = self.widths if np.ndim(self.widths) else (self.widths,)
+        listed = self.widths if is_sequence(self.widths) else (self.widths,)
         widths = tuple(_checks.real("widths", width, minimum=0.0) for width in listed)
         if not widths:
             raise ValueError("widths must hold at least one width, got none")

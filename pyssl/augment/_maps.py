@@ -10,7 +10,7 @@ import numpy as np
 
 from pyssl import _checks
 from pyssl._pencil import Array, Metric, readonly
-from pyssl.augment._base import Augmentation, Floats, State, probability
+from pyssl.augment._base import Augmentation, Floats, State, is_sequence, probability
 
 __all__ = ["Mask", "Noise", "Reflection"]
 
@@ -49,7 +49,7 @@ class Noise(Augmentation):
     covariance: Array | float
 
     def __post_init__(self) -> None:
-        if np.ndim(self.covariance) == 0:
+        if not is_sequence(self.covariance):
             value = _checks.real("covariance", self.covariance, minimum=0.0)
             object.__setattr__(self, "covariance", value)
             return
