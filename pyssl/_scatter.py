@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dsyrk
+from scipy.linalg.blas import dsyr, dsyrk
 
 from pyssl import _checks
 
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 # Rows that BLAS multiplies at a time: enough for its full speed, few enough that the temporaries
 # stay in the last-level cache at a few hundred dimensions. They are widened and subtracted in
 # strips that stay in the caches before that.
-_BLOCK_ROWS, _STRIP_ROWS = 1024, 64
+_BLOCK_ROWS, _STRIP_ROWS = 2048, 128
 
 
 class Scatter:
@@ -66,7 +66,7 @@ class Scatter:
         n = self.n
         delta = mean - self.mean
         if n:
-            self.matrix += (n * m / (n + m)) * np.outer(delta, delta)
+            self.matrix = dsyr(n * m / (n + m), delta, lower=1, a=self.matrix, overwrite_a=1)
         self.mean = self.mean + delta * (m / (n + m))
         self.n = n + m
 
@@ -92,16 +92,18 @@ class PairBlocks:
             # at all, and a large mean costs the sums no digits
             origin = x[start].astype(np.float64)
             total = np.zeros(len(origin))
-            for low in range(start, stop, _STRIP_ROWS):
-                rows = slice(low, min(low + _STRIP_ROWS, stop))
-                here = slice(low - start, rows.stop - start)
-                other = self._strip[: rows.stop - low]
-                with np.errstate(invalid="ignore"):  # of infinities, found below
-                    np.subtract(x[rows], x_plus[rows], out=difference[here], dtype=np.float64)
-                    np.subtract(x[rows], origin, out=both[here], dtype=np.float64)
-                    np.subtract(x_plus[rows], origin, out=other, dtype=np.float64)
-                    both[here] += other
-                    total += both[here].sum(axis=0)
+            with np.errstate(invalid="ignore"):  # of infinities, found below
+                for low in range(start, stop, _STRIP_ROWS):
+                    rows = slice(low, min(low + _STRIP_ROWS, stop))
+                    here = slice(low - start, rows.stop - start)
+                    first, second = both[here], self._strip[: rows.stop - low]
+                    np.copyto(first, x[rows])  # widens faster than a subtraction of two dtypes
+                    np.copyto(second, x_plus[rows])
+                    np.subtract(first, second, out=difference[here])
+                    first -= origin
+                    second -= origin
+                    first += second
+                    total += np.ones(len(first)) @ first
             offset = total / len(both)
             if not np.isfinite(offset).all():
                 _checks.finite("x", x)
