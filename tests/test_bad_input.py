@@ -427,7 +427,7 @@ def array_arguments():
             functions[name] = item
             for attribute, function in inspect.getmembers(item, callable):
                 owner = getattr(function, "__qualname__", "").split(".")[0]
-                inherited = owner != name and owner in offered
+                inherited = owner != name and owner in dict(named)
                 if not attribute.startswith("_") and not inherited:
                     functions[f"{name}.{attribute}"] = function
         for qualified, function in functions.items():
