@@ -429,7 +429,8 @@ SPECTRUM = np.array([4.0, 2.0, 1.0, 0.5, 0.25, 0.125])
 
 def counted(loss, aug, second, s, g, k=D):
     moments = aug.with_strength(s).moments(second)
-    _, land = loss.sharpest(moments, k, g)
+    level = loss.effective if isinstance(loss, pyssl.NTXent) else loss.population
+    land = level(moments, k, g)
     return pyssl.classify(land).rank
 
 

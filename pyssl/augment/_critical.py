@@ -75,8 +75,8 @@ def critical_strengths(
     critical strength is the least s with n_+(s) < j. For noise, and other augmentations that only
     add to C, B(s) = B0 - s B1 is a pencil, and these are its generalised eigenvalues. Otherwise it
     is a root of the j-th eigenvalue of B(s), bracketed on a grid of two strengths an octave; that
-    presumes that modes do not come back within half an octave. NT-Xent: the j-th mode is lost where
-    its critical temperature falls below the temperature.
+    presumes that modes do not come back within half an octave. NT-Xent, by its effective
+    landscape: the j-th mode is lost where its critical temperature falls below the temperature.
 
     Noise changes neither A nor, with it, the B of InfoNCE, the spectral contrastive loss or Barlow
     Twins: it makes their modes smaller, but takes none.
@@ -116,6 +116,8 @@ def _margins(loss: Loss, m: Moments, g: float) -> Array:
         margins: Array = land._signal_spectrum - 0.5 * g - land._tolerance
         return margins
     if isinstance(land, NTXentLandscape) and not m.mean.any():
+        land = loss.effective(m, m.dim, g)  # whose modes have critical temperatures
+        assert isinstance(land, NTXentLandscape)
         # what has no variation is not learned at any temperature
         ratio = np.nan_to_num(land.loss.temperature / land.critical_temperature, nan=2.0)
         return np.asarray(1.0 - ratio)
