@@ -420,7 +420,8 @@ def symmetrised(matrix: Array) -> Array:
 
 def is_sequence(value: Any) -> bool:
     """Return whether a value is a list, a tuple or an array, and no number."""
-    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
+    array = hasattr(value, "__array__") and getattr(value, "ndim", 1) > 0
+    return isinstance(value, list | tuple) or array
 
 
 def sandwiched(apply: Any, matrix: Array) -> Array:
