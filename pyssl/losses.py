@@ -645,6 +645,11 @@ class VICReg(Loss):
             self._lacks(level, "the hinge has no fourth-order expansion; see SquaredVICReg")
         return VICRegLandscape(self, m, k, g, bias)
 
+    def _on_batch(self, x: Floats, x_plus: Floats, k: int, g: float, bias: bool) -> Landscape:
+        from pyssl._hinge_on_batch import EmpiricalVICRegLandscape
+
+        return EmpiricalVICRegLandscape(self, x, x_plus, k, g, bias)
+
 
 @dataclass(frozen=True)
 class SquaredVICReg(Loss):
