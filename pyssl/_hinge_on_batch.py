@@ -61,9 +61,10 @@ class EmpiricalVICRegLandscape(EmpiricalLandscape):
         theta = (c < -tolerance).astype(np.float64)
         gradient = self.with_slopes(theta).gradient(W)
         scale = 0.5 * self.loss.variance * (0.5 if self.loss.halve_variance else 1.0)
-        pulls = self.kink_normals(W) * (
-            scale / self.shape[0] / np.sqrt(np.maximum(c + 1.0, 0.0))
-        )[..., None]
+        pulls = (
+            self.kink_normals(W)
+            * (scale / self.shape[0] / np.sqrt(np.maximum(c + 1.0, 0.0)))[..., None]
+        )
         on = np.abs(c) <= tolerance
         for i in np.flatnonzero(on.any(axis=0)):
             which = np.flatnonzero(on[:, i])

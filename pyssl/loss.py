@@ -73,6 +73,11 @@ class Loss(ABC):
         return 1.0
 
     @property
+    def keeps_constant(self) -> bool:
+        """Whether a bias lets it learn the constant function, as a mode beside the others."""
+        return False
+
+    @property
     def needs_gaussian_views(self) -> bool:
         """Whether the population landscape is exact for Gaussian views only."""
         return False

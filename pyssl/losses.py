@@ -395,6 +395,10 @@ class SpectralContrastive(Loss):
     def polynomial(self) -> bool:
         return self.clip is None
 
+    @property
+    def keeps_constant(self) -> bool:
+        return True
+
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return spectral_contrastive(z, z_plus, self.clip, self.negatives)
 
