@@ -242,7 +242,9 @@ def follow(
     path.evaluations = int(solver.nfev)
     if path.outcome in ("diverged", "stopped") or path.filled == len(times):
         return path
-    if not attained:
+    grown = float(np.linalg.norm(solver.y)) > float(np.linalg.norm(start))
+    vanished = endless and grown and problem.curvature(solver.y) <= 64.0 * _EPS * curvature
+    if not attained or vanished:  # onto a plain that nothing ends: the loss has underflown
         return _without_limit(path, times)
     # what is left are times of a flow at rest
     path.fill(len(times), solver.y)

@@ -56,7 +56,7 @@ CLOSED: dict[str, tuple[pyssl.Loss, str, dict[str, Any]]] = {
     "SquaredVICReg": (pyssl.SquaredVICReg(1.5), "population", {}),
     "SquaredVICReg, bias": (pyssl.SquaredVICReg(0.5), "effective", {"bias": True, "mean": True}),
     "NT-Xent": (pyssl.NTXent(0.8), "effective", {"free": True}),
-    "NT-Xent, bias": (pyssl.NTXent(0.8), "effective", {"bias": True, "free": True}),
+    "NT-Xent, bias": (pyssl.NTXent(0.8), "effective", {"bias": True, "free": True, "least": 2}),
 }
 
 
@@ -85,6 +85,7 @@ def landscapes(
     for number in range(PROBLEMS):
         rng = np.random.default_rng([number, 11])
         moments, k, decay = problem(number, rng, largest, **drawn)
+        k = max(k, options.get("least", 1))
         yield number, getattr(loss, level)(moments, k, 0.0 if free else decay, bias), rng
 
 
@@ -107,16 +108,19 @@ def gain(land: Any, value: float) -> float:
 @pytest.mark.parametrize("name", CLOSED)
 def test_closed_form_descent_and_flow_agree(name: str) -> None:
     met = 0
-    for number, land, rng in landscapes(*CLOSED[name], largest=8):
+    for number, land, rng in landscapes(*CLOSED[name], largest=5):
         if not hasattr(land, "minimum"):  # too few dimensions for modes that cross (theory 3.1)
             continue
         minimum, case = land.minimum(), f"problem {number}: {land!r}"
         # small: a constant that the bias puts into a free unit would keep a mode out (theory 4)
         start = 1e-3 * rng.standard_normal(land.shape)
         found = pyssl.minimize(land, start, closed_form=False)
-        flow = pyssl.gradient_flow(land, start, [0.0, np.inf], rtol=1e-6)
+        states: list[pyssl.FlowState] = []
+        flow = pyssl.gradient_flow(land, start, [0.0, np.inf], rtol=1e-6, callback=states.append)
         assert minimum.attained and found.converged and found.index == 0, case
         assert not found.closed_form and flow.outcome == "converged", case
+        values = [state.value for state in states]
+        assert (np.diff(values) <= 1e-9 * (abs(values[0]) + abs(values[-1]))).all(), case
         expected = action(land, minimum.weights)
         for value, W in ((found.value, found.weights), (flow.values[-1], flow.weights[-1])):
             scale = gain(land, minimum.value)
@@ -126,7 +130,7 @@ def test_closed_form_descent_and_flow_agree(name: str) -> None:
             if not minimum.degenerate:
                 size = max(float(np.abs(expected).max()), 1e-3)
                 np.testing.assert_allclose(
-                    action(land, W), expected, atol=1e-5 * size, err_msg=case
+                    action(land, W), expected, atol=1e-4 * size, err_msg=case
                 )
         met += 1
     assert met >= 0.8 * PROBLEMS
@@ -165,7 +169,7 @@ NUMERICAL: dict[str, tuple[pyssl.Loss, str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", NUMERICAL)
 def test_descent_and_flow_agree(name: str) -> None:
-    for number, land, rng in landscapes(*NUMERICAL[name], largest=4):
+    for number, land, rng in landscapes(*NUMERICAL[name], largest=3):
         found = pyssl.minimize(land, rng=number, closed_form=False)
         case = f"problem {number}: {land!r}"
         assert found.converged and found.index == 0, case
@@ -178,3 +182,107 @@ def test_descent_and_flow_agree(name: str) -> None:
         np.testing.assert_allclose(
             flow.values[-1], found.value, rtol=0, atol=1e-6 * scale, err_msg=case
         )
+
+
+def test_a_constant_in_a_free_unit_keeps_a_mode_out() -> None:
+    # InfoNCE dot with a bias: beyond |m|^2 = tau^2 lambda the last mode has no way to grow
+    moments = pyssl.Moments(np.eye(2), np.diag([0.8, 0.1]))
+    land = infonce("dot", "conditional").population(moments, 2, bias=True)
+    start = np.array([[0.3, 0.0, 0.0], [0.0, 1e-3, 0.5]])
+    flow = pyssl.gradient_flow(land, start, [0.0, np.inf])
+    assert flow.outcome == "converged"
+    minimum = land.minimum()
+    learned = minimum.value + land.eigenvalues[1] ** 2 / (4.0 * 2.0)
+    assert flow.values[-1] == pytest.approx(learned, rel=1e-6)
+    small = pyssl.gradient_flow(land, 1e-2 * start, [0.0, np.inf])
+    assert small.values[-1] == pytest.approx(minimum.value, rel=1e-6)
+
+
+# ---- ends that are no minimum --------------------------------------------------------------------
+
+
+def unbounded() -> Any:
+    return pyssl.SpectralLandscape(np.diag([1.0, 0.5]), np.diag([1.0, 0.0]), pyssl.Quartic(1.0), 2)
+
+
+def unaugmented(similarity: str = "sqeuclidean") -> Any:
+    moments = pyssl.Moments(np.eye(2), np.diag([1.0, 0.5]))
+    return pyssl.InfoNCE(similarity=similarity).population(moments, 2)
+
+
+def unaugmented_batch() -> Any:
+    x = np.random.default_rng(0).standard_normal((30, 2))
+    return pyssl.InfoNCE().empirical(x, x, 2)
+
+
+def shrinking() -> Any:
+    moments = random_moments([0.75, 0.5], np.random.default_rng(0))
+    return pyssl.BarlowTwins().population(moments, 2, 0.1)
+
+
+def shrinking_ntxent() -> Any:
+    moments = random_moments([0.75, 0.5], np.random.default_rng(0))
+    return pyssl.NTXent().effective(moments, 2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "outcome", "note"),
+    [
+        (unbounded, pyssl.Outcome.UNBOUNDED, "unbounded below"),
+        (unaugmented, pyssl.Outcome.NO_MINIMISER, "no minimiser exists"),
+        (unaugmented_batch, pyssl.Outcome.NO_MINIMISER, "found no minimum"),
+        (shrinking, pyssl.Outcome.SCALE_FREE, "no minimiser exists"),
+        (shrinking_ntxent, pyssl.Outcome.SCALE_FREE, "no minimiser exists"),
+    ],
+)
+def test_without_minimum(make: Callable[[], Any], outcome: pyssl.Outcome, note: str) -> None:
+    land = make()
+    for closed_form in (True, False):
+        result = pyssl.minimize(land, closed_form=closed_form)
+        assert result.outcome is outcome and not result.attained
+    start = 0.1 * np.random.default_rng(0).standard_normal(land.shape)
+    flow = pyssl.gradient_flow(land, start, [0.0, np.inf])
+    assert flow.outcome == "diverged" and np.isnan(flow.weights[-1]).all()
+    report = pyssl.classify(land)
+    assert not report.minimum.attained
+    assert any(note in text for text in report.notes)
+
+
+@pytest.mark.parametrize("name", sorted(CLOSED | NUMERICAL))
+def test_nothing_to_learn(name: str) -> None:
+    loss, level, options = (CLOSED | NUMERICAL)[name]
+    zero, bias = pyssl.Moments(*np.zeros((2, 3, 3))), options.get("bias", False)
+    if loss.scale_free or options.get("free"):
+        with pytest.raises(ValueError, match="moments must have variation"):
+            getattr(loss, level)(zero, 4, 0.1, bias)
+        return
+    land = getattr(loss, level)(zero, 4, 0.1, bias)
+    start = 0.1 * np.random.default_rng(0).standard_normal(land.shape)
+    found, flow = (
+        pyssl.minimize(land, closed_form=False),
+        pyssl.gradient_flow(land, start, [np.inf]),
+    )
+    assert found.converged and found.index == 0 and flow.outcome == "converged"
+    for W in (found.weights, flow.weights[-1]):
+        assert np.abs(W[:, :3]).max() < 1e-6
+    report = pyssl.classify(land)
+    constant = int(bias and loss.keeps_constant)
+    assert report.rank == report.capacity == constant
+    assert all(cause == pyssl.Cause.NO_VARIATION for cause in report.modes.cause[constant:])
+
+
+@pytest.mark.parametrize("name", sorted(CLOSED | NUMERICAL))
+def test_starts_at_the_origin(name: str) -> None:
+    loss, level, options = (CLOSED | NUMERICAL)[name]
+    moments = random_moments([0.875, 0.625], np.random.default_rng(0), commuting=True)
+    land = getattr(loss, level)(moments, 3, 0.01, options.get("bias", False))
+    origin = np.zeros(land.shape)
+    if land.scale_free if hasattr(land, "scale_free") else False:
+        with pytest.raises(ValueError, match="start must not be 0"):
+            pyssl.minimize(land, origin, closed_form=False)
+        return
+    # a saddle: descent leaves it, a flow stays and says so
+    found = pyssl.minimize(land, origin, closed_form=False)
+    assert found.converged and found.index == 0
+    assert found.value < land.value(origin) - 1e-3
+    assert pyssl.gradient_flow(land, origin, [np.inf]).outcome == "stationary start"
