@@ -132,7 +132,7 @@ def descend(
 
     `report` is called with every iteration and its point; True stops the descent.
     """
-    point = problem.at(x)
+    point = start = problem.at(x)
     limit = tolerance * problem.gradient_scale
     rounding = VALUE_NOISE * problem.value_scale / problem.size**2  # of curvatures
     growth = _Growth(problem.size, point)
@@ -161,8 +161,13 @@ def descend(
             index, directions = _negative_curvature(point, rng, rounding)
             if index == 0:
                 outcome = Outcome.CONVERGED
-                # nothing but a plain that x has grown into: a loss may vanish before x is large
-                if norm(point.x) > problem.size and _steepness(point, rng) <= rounding:
+                # a plain that x has descended to and grown into: the loss has underflown
+                if (
+                    point.sides is None
+                    and point.value < start.value
+                    and norm(point.x) > max(norm(start.x), problem.size)
+                    and _steepness(point, rng) <= rounding
+                ):
                     outcome = Outcome.NO_MINIMISER
                 break
             there = _escape(problem, point, directions, rng) if iteration < max_iterations else None

@@ -95,7 +95,7 @@ def action(land: Any, W: Array) -> Array:
     embedded = W[:, : len(S)] @ S
     result = embedded.T @ embedded
     if getattr(land, "scale_free", False):
-        result /= np.trace(W[:, : len(S)] @ embedded.T)
+        result /= np.trace(W[:, : len(S)] @ embedded.T) + np.sum(W[:, len(S) :] ** 2)
     return result
 
 
