@@ -153,7 +153,7 @@ def descend(
         steps = _steihaug(point, radius, forcing)
         extent = max(norm(point.x), problem.size)
         if small and norm(steps[0].step) <= _SETTLED * extent:
-            if growth.reached and (outward := _outward(point, rng)) is not None:
+            if growth.reached and (outward := _outward(point)) is not None:
                 if not outward.any():
                     break
                 point = problem.move(point, outward)
@@ -166,7 +166,7 @@ def descend(
                     point.sides is None
                     and point.value < start.value
                     and norm(point.x) > max(norm(start.x), problem.size)
-                    and _steepness(point, rng) <= rounding
+                    and _steepness(point) <= rounding
                 ):
                     outcome = Outcome.NO_MINIMISER
                 break
@@ -231,7 +231,7 @@ class _Growth:
         return Outcome.NO_MINIMISER
 
 
-def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
+def _outward(point: Point) -> Floats | None:
     """Return Newton's step along the direction in which x has grown, None where it has settled.
 
     There the gradient may vanish beside that in other directions long before the minimum, which
@@ -240,7 +240,7 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     left, sizes, right = np.linalg.svd(point.x, full_matrices=False)
     grown = sizes[0] * np.outer(left[:, 0], right[0])
     curvature = float(inner(grown, point.hvp(grown)))
-    if curvature <= 1e-14 * _steepness(point, rng) * sizes[0] ** 2:
+    if curvature <= 1e-14 * _steepness(point) * sizes[0] ** 2:
         return np.zeros_like(point.x)
     factor = -float(inner(grown, point.gradient)) / curvature
     if abs(factor) <= _SETTLED:
@@ -248,9 +248,9 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     return np.asarray(min(max(factor, -0.5), 1.0) * grown, dtype=np.float64)
 
 
-def _steepness(point: Point, rng: np.random.Generator) -> float:
+def _steepness(point: Point) -> float:
     """Return the curvature in a random direction, about that in all of them."""
-    probe = rng.standard_normal(point.x.shape)
+    probe = np.random.default_rng(0).standard_normal(point.x.shape)
     return norm(point.hvp(probe)) / norm(probe)
 
 
@@ -352,7 +352,7 @@ def _negative_curvature(
     Of the Hessian scaled by the metric on both sides, which has the same inertia and, for a good
     metric, eigenvalues far from zero or at it.
     """
-    if _steepness(point, rng) <= rounding:
+    if _steepness(point) <= rounding:
         return 0, []
     shape, size = point.x.shape, point.x.size
     root = 1.0 / np.sqrt(np.broadcast_to(point.metric, shape))

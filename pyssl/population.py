@@ -244,8 +244,6 @@ class NormalizedBarlowTwinsLandscape(PopulationLandscape):
         bias: bool,
     ) -> None:
         super().__init__(loss, moments, embedding_dim, weight_decay, bias)
-        if moments.rank == 0:
-            raise ValueError("moments must have variation, got a covariance of zero")
         self._redundancy = loss.redundancy
         largest = max(float(moments._metric.spectrum[0]), 0.0)
         self._rounding = rank_tolerance(moments.dim, moments._eps, largest)
