@@ -71,7 +71,13 @@ class Problem:
         return self.land.hvp(w.reshape(shape), direction.reshape(shape)).reshape(-1)
 
     def curvature(self, w: Array) -> float:
-        """Estimate the norm of the Hessian at w from below, within a factor of about two."""
+        """Estimate the norm of the Hessian at w from below, within a factor of about two.
+
+        What does not depend on the scale of w may be constant: its unit then is |L|/|w|^2.
+        """
+        unit = 0.0
+        if getattr(self.land, "scale_free", False):
+            unit = abs(self.value_and_gradient(w)[0]) / float(w @ w)
         direction = np.random.default_rng(0).standard_normal(len(w))
         norm = 0.0
         for _ in range(8):
@@ -79,8 +85,8 @@ class Problem:
             direction = self.hvp(w, direction)
             norm = float(np.linalg.norm(direction))
             if norm == 0.0 or not np.isfinite(norm):
-                return 0.0
-        return norm
+                return unit
+        return max(norm, unit)
 
     def stays(self, w: Array, gradient: Array) -> bool:
         """Return whether the gradient is zero within its own rounding."""
@@ -236,7 +242,9 @@ def follow(
     path.evaluations = int(solver.nfev)
     if path.outcome in ("diverged", "stopped") or path.filled == len(times):
         return path
-    if not attained:
+    grown = float(np.linalg.norm(solver.y)) > float(np.linalg.norm(start))
+    vanished = endless and grown and problem.curvature(solver.y) <= 64.0 * _EPS * curvature
+    if not attained or vanished:  # onto a plain that nothing ends: the loss has underflown
         return _without_limit(path, times)
     # what is left are times of a flow at rest
     path.fill(len(times), solver.y)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pyssl._checks import ThresholdWarning
 from pyssl._pencil import Array, descending, diagonalise, readonly
@@ -15,6 +16,7 @@ from pyssl.collapse import Cause, Collapse, CollapseReport, ModeTable
 from pyssl.landscape import Landscape
 from pyssl.measures import effective_rank, participation_ratio, stable_rank
 from pyssl.moments import Moments
+from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum
 
 # Eigenvalues of W Sigma W' above this share of the largest count as learned (theory 5).
@@ -28,14 +30,14 @@ _CLEAR = 10.0
 class _Counted:
     """A minimum, and the modes that count as learned there."""
 
-    weights: Array  # (k, d), no bias
-    value: float
+    minimum: Minimum
     spectrum: Array  # (k,) of W Sigma W', descending
-    tolerance: float  # absolute
-    rank: int
-    attained: bool
-    settled: bool  # whether the minimiser says that it converged
-    outcome: str
+    tolerance: float  # absolute; 0 where the rank is not counted but known
+    ending: str  # how the minimisation ended that did not converge
+
+    @property
+    def rank(self) -> int:
+        return self.minimum.rank
 
     @property
     def near(self) -> int:
@@ -62,14 +64,13 @@ def classify_numerically(land: Any, restarts: int, rng: np.random.Generator) -> 
             f"classify: {type(land).__name__} is neither spectral nor says of which views it is;"
             " give it an attribute `moments`"
         )
-    k, d, g = land.shape[0], m.dim, land.weight_decay
-    found = _lowest(land, m, restarts, rng)
-    capacity = min(k, m.rank)
+    g, data = land.weight_decay, _Data.of(land, m)
+    found = _lowest(land, data, restarts, rng)
+    capacity = min(land.shape[0], data.rank)
     if found.rank == 0:
         kind = Collapse.COMPLETE
     else:
         kind = Collapse.NONE if found.rank >= capacity else Collapse.DIMENSIONAL
-    causes = _causes(land, m, found, restarts, rng)
     if found.near:
         warnings.warn(
             f"{found.near} eigenvalue(s) of W Sigma W' lie within a factor {_CLEAR:g} of the"
@@ -78,38 +79,29 @@ def classify_numerically(land: Any, restarts: int, rng: np.random.Generator) -> 
             ThresholdWarning,
             stacklevel=3,
         )
-    vectors, alignment = canonical_modes(m)
-    embedded = found.weights @ (m.covariance @ vectors)
-    amplitude = np.einsum("ij,ij->j", embedded, embedded)
-    unknown = readonly(np.full(d, np.nan))
+    # where W has no end, neither has its spectrum
+    ended = found.minimum.attained or land.scale_free
+    unknown = readonly(np.full(len(data.alignment), np.nan))
     critical = getattr(land, "critical_weight_decay", None)
     loss = getattr(land, "loss", None)
     return CollapseReport(
         kind=kind,
         rank=found.rank,
         capacity=capacity,
-        effective_rank=effective_rank(found.spectrum),
-        participation_ratio=participation_ratio(found.spectrum),
-        stable_rank=stable_rank(found.spectrum),
+        effective_rank=effective_rank(found.spectrum) if ended else math.nan,
+        participation_ratio=participation_ratio(found.spectrum) if ended else math.nan,
+        stable_rank=stable_rank(found.spectrum) if ended else math.nan,
         modes=ModeTable(
             eigenvalue=unknown,
-            alignment=readonly(alignment),
-            amplitude=readonly(amplitude),
+            alignment=readonly(data.alignment),
+            amplitude=found.minimum.amplitudes,
             signal=unknown,
             augmentation=unknown,
             decay=unknown,
-            cause=readonly(causes),
+            cause=readonly(_causes(land, data, found, restarts, rng)),
         ),
         critical_weight_decay=unknown if critical is None else readonly(np.array(critical)),
-        minimum=Minimum(
-            weights=readonly(found.weights),
-            value=found.value,
-            amplitudes=readonly(amplitude),
-            rank=found.rank,
-            attained=found.attained,
-            bounded=math.isfinite(found.value),
-            degenerate=False,
-        ),
+        minimum=found.minimum,
         loss="" if loss is None else repr(loss),
         weight_decay=g,
         n_samples=m.n_samples,
@@ -118,57 +110,91 @@ def classify_numerically(land: Any, restarts: int, rng: np.random.Generator) -> 
     )
 
 
-def _lowest(land: Any, m: Moments, restarts: int, rng: np.random.Generator) -> _Counted:
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """What the embeddings are made of: views x, or (x, 1) where a constant can be learned."""
+
+    covariance: Array  # (d, d), or the uncentred one of (x, 1), (d + 1, d + 1)
+    vectors: Array  # v_j as columns
+    alignment: Array
+    rank: int
+
+    @classmethod
+    def of(cls, land: Any, m: Moments) -> _Data:
+        vectors, alignment = canonical_modes(m)
+        loss = getattr(land, "loss", None)
+        if loss is None or not (land.bias and loss.keeps_constant):
+            return cls(m.covariance, vectors, alignment, m.rank)
+        # theory 4: the constant is a mode of alignment 1, the others are those of centred views
+        mu, d = m.mean, m.dim
+        constant = np.append(np.zeros(d), 1.0)
+        return cls(
+            np.block([[m.second_moment, mu[:, None]], [mu[None, :], np.ones((1, 1))]]),
+            np.column_stack([constant, np.vstack([vectors, -mu @ vectors])]),
+            np.append(1.0, alignment),
+            m.rank + 1,
+        )
+
+
+def _lowest(land: Any, data: _Data, restarts: int, rng: np.random.Generator) -> _Counted:
     """Return the global minimum, as far as it can be known."""
+    columns = len(data.covariance)
+
+    def embed(weights: Array) -> Array:
+        inner = np.asarray(weights, dtype=np.float64)[:, :columns]
+        return np.maximum(descending(inner @ data.covariance @ inner.T), 0.0)
+
     if hasattr(land, "minimum"):
-        minimum = land.minimum()
-        weights, value, attained = minimum.weights, minimum.value, minimum.attained
-        settled, outcome = True, ""
-    else:
-        from pyssl.solvers import minimize  # this module is imported by all that classify
+        return _Counted(land.minimum(), embed(land.minimum().weights), 0.0, "")
+    from pyssl.solvers import Outcome, minimize  # this module is imported by all that classify
 
-        result = minimize(land, restarts=restarts, rng=rng)
-        weights, value, settled = result.weights, result.value, result.converged
-        attained, outcome = settled, str(result.outcome)
-    weights = np.asarray(weights, dtype=np.float64)[:, : m.dim]
-    spectrum = np.maximum(descending(weights @ m.covariance @ weights.T), 0.0)
+    result = minimize(land, restarts=restarts, rng=rng)
+    spectrum = embed(result.weights)
+    endless = result.outcome in (Outcome.UNBOUNDED, Outcome.NO_MINIMISER)
     loss = getattr(land, "loss", None)
-    # a scale-free landscape has no unit, and no complete collapse to tell from rounding
+    # a scale-free landscape has no unit, and no complete collapse to tell from rounding; beside a
+    # mode that diverges every other would be small
     unit = 0.0 if land.scale_free or loss is None else loss.embedding_unit
-    tolerance = RANK_TOLERANCE * max(float(spectrum[0]), unit)
-    rank = int(np.count_nonzero(spectrum > tolerance))
-    return _Counted(weights, value, spectrum, tolerance, rank, attained, settled, outcome)
+    tolerance = RANK_TOLERANCE * (unit if endless else max(float(spectrum[0]), unit))
+    embedded = result.weights[:, :columns] @ (data.covariance @ data.vectors)
+    minimum = Minimum(
+        weights=result.weights,
+        value=result.value,
+        amplitudes=readonly(np.einsum("ij,ij->j", embedded, embedded)),
+        rank=int(np.count_nonzero(spectrum > tolerance)),
+        attained=result.attained,
+        bounded=result.outcome is not Outcome.UNBOUNDED,
+        degenerate=False,
+    )
+    return _Counted(minimum, spectrum, tolerance, "" if result.converged else result.message)
 
 
-def _causes(land: Any, m: Moments, found: _Counted, restarts: int, rng: np.random.Generator) -> Any:
+def _causes(
+    land: Any, data: _Data, found: _Counted, restarts: int, rng: np.random.Generator
+) -> npt.NDArray[np.object_]:
     """Count modes as theory 5 does, each count the rank of a minimum of its own."""
-    k, d, rank, g = land.shape[0], m.dim, found.rank, land.weight_decay
-    number = np.arange(1, d + 1)
+    if hasattr(land, "causes"):
+        return np.asarray(land.causes())
+    k, rank, g = land.shape[0], found.rank, land.weight_decay
+    number = np.arange(1, len(data.alignment) + 1)
     lost = Cause.COMPETITION if land.scale_free else Cause.AUGMENTATION
-    causes = np.array([lost] * d, dtype=object)  # np.full would make it a str
-    if rank < m.rank and land._remake is not None:
-        wide = min(m.rank, d)
+    causes = np.array([lost] * len(number), dtype=object)  # np.full would make it a str
+    if rank < data.rank and land._remake is not None:
 
         def count(weight_decay: float) -> int:
-            again: Landscape = land._remake(wide, weight_decay)
-            return _rank_of(again, m, restarts, rng)
+            again: Landscape = land._remake(data.rank, weight_decay)
+            if isinstance(again, SpectralLandscape):
+                return again.minimum().rank
+            return _lowest(again, data, restarts, rng).rank
 
         # with room for every mode, without the decay and with it
         undecayed = count(0.0) if g > 0.0 and not land.scale_free else None
         roomy = count(g) if rank == k else rank
         causes[number <= (roomy if undecayed is None else undecayed)] = Cause.DECAY
         causes[number <= roomy] = Cause.CAPACITY
-    causes[number > m.rank] = Cause.NO_VARIATION
+    causes[number > data.rank] = Cause.NO_VARIATION
     causes[number <= rank] = Cause.LEARNED
     return causes
-
-
-def _rank_of(land: Any, m: Moments, restarts: int, rng: np.random.Generator) -> int:
-    from pyssl.spectral import SpectralLandscape
-
-    if isinstance(land, SpectralLandscape):
-        return land.minimum().rank
-    return _lowest(land, m, restarts, rng).rank
 
 
 def canonical_modes(m: Moments) -> tuple[Array, Array]:
@@ -183,12 +209,14 @@ def canonical_modes(m: Moments) -> tuple[Array, Array]:
 
 
 def _notes(land: Any, m: Moments, found: _Counted) -> tuple[str, ...]:
-    notes = [
-        f"rank by counting eigenvalues of W Sigma W' above {RANK_TOLERANCE:g} of the largest"
-        + (f": {found.margin()}" if found.margin() else "")
-    ]
-    if not found.settled:
-        notes.append(f"the minimisation did not converge ({found.outcome}): read with care")
+    notes = []
+    if found.tolerance > 0.0:
+        notes.append(
+            f"rank by counting eigenvalues of W Sigma W' above {RANK_TOLERANCE:g} of the largest:"
+            f" {found.margin()}"
+        )
+    if found.ending:
+        notes.append(f"the minimisation found no minimum: {found.ending}; read with care")
     if land.scale_free and land.weight_decay > 0.0:
         notes.append(
             "the landscape does not depend on the length of W, and weight decay only shrinks it: no"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl._products import product, product_transposed
-from pyssl._trust import Point, norm
+from pyssl._trust import VALUE_NOISE, Point, norm
 from pyssl.landscape import Landscape, ModeLandscape, SpectralEvaluation
 from pyssl.numerical import NumericalLandscape
 
@@ -38,7 +38,10 @@ class DirectProblem:
         probe /= norm(probe)
         if self.scale_free:
             self.size = 1.0
-            curvature = norm(self._hvp(probe)(probe)) + norm(self._evaluate(probe)[1])
+            value, gradient = self._evaluate(probe)
+            curvature = norm(self._hvp(probe)(probe)) + norm(gradient)
+            if curvature <= VALUE_NOISE * abs(value):  # a constant, and its rounding
+                curvature = abs(value)
         else:
             self.size, curvature = self._turning(probe)
         rms = math.sqrt(k * d) * curvature if self.scale_free else curvature

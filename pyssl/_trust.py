@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pyssl.landscape import inner
 
-__all__ = ["Ending", "Outcome", "Point", "Problem", "descend", "norm"]
+__all__ = ["VALUE_NOISE", "Ending", "Outcome", "Point", "Problem", "descend", "norm"]
 
 Floats = npt.NDArray[Any]
 
@@ -33,7 +33,7 @@ _SETTLED = 1e-3
 _MILESTONES = (1e2, 1e4, 1e7)
 _FLAT = 1e-11  # curvature that is zero, relative to the largest met
 _QUARTERS = 6  # how often a rejected step is quartered before a new one is computed
-_VALUE_NOISE = 1e3 * float(np.finfo(float).eps)  # what rounding does to a value
+VALUE_NOISE = 1e3 * float(np.finfo(float).eps)  # what rounding does to a value
 _DENSE = 300  # below so many weights all eigenvalues of the Hessian are computed
 _MOST_NEGATIVE = 24  # and above it, negative ones are counted as far as this
 
@@ -132,8 +132,9 @@ def descend(
 
     `report` is called with every iteration and its point; True stops the descent.
     """
-    point = problem.at(x)
+    point = start = problem.at(x)
     limit = tolerance * problem.gradient_scale
+    rounding = VALUE_NOISE * problem.value_scale / problem.size**2  # of curvatures
     growth = _Growth(problem.size, point)
     radius = max(norm(x), 0.1 * problem.size) * _mean_root(point.metric)
     outcome = Outcome.ITERATION_LIMIT
@@ -152,14 +153,22 @@ def descend(
         steps = _steihaug(point, radius, forcing)
         extent = max(norm(point.x), problem.size)
         if small and norm(steps[0].step) <= _SETTLED * extent:
-            if growth.reached and (outward := _outward(point, rng)) is not None:
+            if growth.reached and (outward := _outward(point)) is not None:
                 if not outward.any():
                     break
                 point = problem.move(point, outward)
                 continue
-            index, directions = _negative_curvature(point, rng)
+            index, directions = _negative_curvature(point, rng, rounding)
             if index == 0:
                 outcome = Outcome.CONVERGED
+                # a plain that x has descended to and grown into: the loss has underflown
+                if (
+                    point.sides is None
+                    and point.value < start.value
+                    and norm(point.x) > max(norm(start.x), problem.size)
+                    and _steepness(point) <= rounding
+                ):
+                    outcome = Outcome.NO_MINIMISER
                 break
             there = _escape(problem, point, directions, rng) if iteration < max_iterations else None
             if there is None:
@@ -188,7 +197,7 @@ def descend(
     if outcome in (Outcome.STALLED, Outcome.ITERATION_LIMIT):
         outcome = growth.outcome(point, final=True) or outcome
     if index is None:
-        index, _ = _negative_curvature(point, rng)
+        index, _ = _negative_curvature(point, rng, rounding)
         if outcome is Outcome.CONVERGED and index:
             outcome = Outcome.STALLED
     return Ending(point, outcome, iteration, index)
@@ -222,7 +231,7 @@ class _Growth:
         return Outcome.NO_MINIMISER
 
 
-def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
+def _outward(point: Point) -> Floats | None:
     """Return Newton's step along the direction in which x has grown, None where it has settled.
 
     There the gradient may vanish beside that in other directions long before the minimum, which
@@ -230,10 +239,8 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     """
     left, sizes, right = np.linalg.svd(point.x, full_matrices=False)
     grown = sizes[0] * np.outer(left[:, 0], right[0])
-    probe = rng.standard_normal(grown.shape)
-    typical = norm(point.hvp(probe)) / norm(probe)
     curvature = float(inner(grown, point.hvp(grown)))
-    if curvature <= 1e-14 * typical * sizes[0] ** 2:
+    if curvature <= 1e-14 * _steepness(point) * sizes[0] ** 2:
         return np.zeros_like(point.x)
     factor = -float(inner(grown, point.gradient)) / curvature
     if abs(factor) <= _SETTLED:
@@ -241,12 +248,18 @@ def _outward(point: Point, rng: np.random.Generator) -> Floats | None:
     return np.asarray(min(max(factor, -0.5), 1.0) * grown, dtype=np.float64)
 
 
+def _steepness(point: Point) -> float:
+    """Return the curvature in a random direction, about that in all of them."""
+    probe = np.random.default_rng(0).standard_normal(point.x.shape)
+    return norm(point.hvp(probe)) / norm(probe)
+
+
 def _agreement(point: Point, there: Point, predicted: float, value_scale: float) -> float:
     """Return the fall of the value relative to the model's, or -1 for a step not to take."""
     if not math.isfinite(there.value):
         return -1.0
     fall = point.value - there.value
-    noise = _VALUE_NOISE * max(abs(point.value), value_scale)
+    noise = VALUE_NOISE * max(abs(point.value), value_scale)
     if predicted > noise:
         return fall / predicted
     # rounding hides the fall of the value: the gradient has to tell
@@ -329,12 +342,18 @@ def _steihaug(point: Point, radius: float, forcing: float) -> list[_Step]:
     return path[::-1]
 
 
-def _negative_curvature(point: Point, rng: np.random.Generator) -> tuple[int, list[Floats]]:
+def _negative_curvature(
+    point: Point, rng: np.random.Generator, rounding: float
+) -> tuple[int, list[Floats]]:
     """Count the negative eigenvalues of the Hessian, with directions that go with them.
+
+    A Hessian no larger than `rounding` has none.
 
     Of the Hessian scaled by the metric on both sides, which has the same inertia and, for a good
     metric, eigenvalues far from zero or at it.
     """
+    if _steepness(point) <= rounding:
+        return 0, []
     shape, size = point.x.shape, point.x.size
     root = 1.0 / np.sqrt(np.broadcast_to(point.metric, shape))
 

@@ -26,6 +26,7 @@ class VICReg:
     """invariance, variance and covariance terms with their weights (theory 3.5).
 
     The hinge relu(1 - sqrt(var + epsilon)) counts as inactive where it is 0, derivatives too.
+    With `slopes` (2, k), a row a view, it is slope (1 - sqrt(var + epsilon)) instead.
     """
 
     z: Floats
@@ -35,6 +36,7 @@ class VICReg:
     covariance: float = 1.0
     epsilon: float = 1e-4
     halve_variance: bool = True
+    slopes: Doubles | None = None
 
     @cached_property
     def _columns(self) -> Columns:
@@ -58,6 +60,12 @@ class VICReg:
         first, second = (np.sqrt(a / (n - 1) + self.epsilon) for a in (columns.aa, columns.bb))
         return first, second
 
+    @cached_property
+    def _slopes(self) -> Doubles:
+        if self.slopes is not None:
+            return self.slopes
+        return np.array([s < 1.0 for s in self._deviations], dtype=np.float64)
+
     @property
     def _share(self) -> float:
         return 0.5 if self.halve_variance else 1.0
@@ -65,10 +73,11 @@ class VICReg:
     def terms(self) -> dict[str, float]:
         """Return the three terms without their weights."""
         n, k = self.z.shape
-        hinges = sum(float(np.maximum(1.0 - s, 0.0).mean()) for s in self._deviations)
+        short = 1.0 - np.array(self._deviations)
+        hinges = np.maximum(short, 0.0) if self.slopes is None else self.slopes * short
         return {
             "invariance": float(self._columns.difference.sum()) / (n * k),
-            "variance": self._share * hinges,
+            "variance": self._share * sum(float(hinge.mean()) for hinge in hinges),
             "covariance": sum(total_square(c) for c in self._covariances) / k,
         }
 
@@ -90,15 +99,14 @@ class VICReg:
             4.0 * self.covariance / (k * (n - 1)),
         )
 
-    def _matrix(self, covariance: Doubles, deviation: Doubles) -> Doubles:
+    def _matrix(self, covariance: Doubles, deviation: Doubles, slopes: Doubles) -> Doubles:
         _, hinge, off = self._factors()
-        active = np.where(deviation < 1.0, hinge / deviation, 0.0)
-        return off_diagonal(off * covariance, active)
+        return off_diagonal(off * covariance, hinge * slopes / deviation)
 
     def value_and_gradient(self) -> tuple[float, Pair]:
         """Return the loss and its gradients by z and z_plus."""
         columns, weight = self._columns, self._factors()[0]
-        first, second = map(self._matrix, self._covariances, self._deviations)
+        first, second = map(self._matrix, self._covariances, self._deviations, self._slopes)
         gradients = (
             mix(columns.a, first, plus=columns.a, minus=self.z_plus, weight=weight),
             mix(columns.b, second, plus=columns.b, minus=self.z, weight=weight),
@@ -113,20 +121,19 @@ class VICReg:
         n = len(self.z)
         weight, hinge, off = self._factors()
         results = []
-        for z, other, covariance, deviation in zip(
+        for z, other, covariance, deviation, slopes in zip(
             ((self.z, dz), (self.z_plus, dz_plus)),
             (dz_plus, dz),
             self._covariances,
             self._deviations,
+            self._slopes,
             strict=True,
         ):
             move = Columns.of(*z)
             cross = gram(move.a, move.b)
-            bend = -hinge * move.ab / ((n - 1) * deviation**3)
-            change = off_diagonal(
-                (off / (n - 1)) * (cross + cross.T), np.where(deviation < 1.0, bend, 0.0)
-            )
-            matrix = self._matrix(covariance, deviation)
+            bend = -hinge * slopes * move.ab / ((n - 1) * deviation**3)
+            change = off_diagonal((off / (n - 1)) * (cross + cross.T), bend)
+            matrix = self._matrix(covariance, deviation, slopes)
             out = mix(move.b, matrix, plus=move.b, minus=other, weight=weight)
             results.append(mix(move.a, change, out=out))
         return results[0], results[1]

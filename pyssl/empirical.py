@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pyssl import _plane
 from pyssl._products import product_transposed
-from pyssl.loss import Loss
+from pyssl.loss import Loss, Sample
 from pyssl.moments import Moments
 from pyssl.numerical import NumericalLandscape
 
@@ -71,7 +71,7 @@ class EmpiricalLandscape(NumericalLandscape):
         self.scale_free = loss.scale_free
         self._views = {x.dtype: (x, x_plus)}
         self._source = x.dtype
-        self._remake = lambda k, g: EmpiricalLandscape(loss, x, x_plus, k, g, bias)
+        self._remake = lambda k, g: type(self)(loss, x, x_plus, k, g, bias)
 
     @cached_property
     def moments(self) -> Moments:
@@ -79,14 +79,14 @@ class EmpiricalLandscape(NumericalLandscape):
         return Moments.from_views(*self._views[self._source])
 
     def _value(self, w: Floats) -> float:
-        return self.loss._sample(*self._embed(w)).value()
+        return self._sample(w).value()
 
     def _value_and_gradient(self, w: Floats) -> tuple[float, Floats]:
-        value, by_embedding = self.loss._sample(*self._embed(w)).value_and_gradient()
+        value, by_embedding = self._sample(w).value_and_gradient()
         return value, self._pull(by_embedding)
 
     def _linearised(self, w: Floats) -> Callable[[Floats], Floats]:
-        sample = self.loss._sample(*self._embed(w))
+        sample = self._sample(w)
         return lambda along: self._pull(sample.hvp(*self._embed(along)))
 
     def _working_dtype(self, dtype: Any) -> Any:
@@ -111,6 +111,10 @@ class EmpiricalLandscape(NumericalLandscape):
         weights = np.stack([self._decaying(w) for w in corners.astype(np.float64)])
         decay = 0.5 * self.weight_decay * _plane.trace(weights, weights)
         return self.loss._plane(z, z_plus, u, v) + _plane.polynomial(decay, None, u, v)
+
+    def _sample(self, w: Floats) -> Sample:
+        """Return the loss on the embeddings that w makes of the views."""
+        return self.loss._sample(*self._embed(w))
 
     def _pair(self, dtype: Any) -> tuple[Floats, Floats]:
         """Return the views in a dtype."""

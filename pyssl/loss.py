@@ -73,6 +73,11 @@ class Loss(ABC):
         return 1.0
 
     @property
+    def keeps_constant(self) -> bool:
+        """Whether a bias lets it learn the constant function, as a mode beside the others."""
+        return False
+
+    @property
     def needs_gaussian_views(self) -> bool:
         """Whether the population landscape is exact for Gaussian views only."""
         return False
@@ -276,17 +281,20 @@ class Loss(ABC):
         >>> round(float(land.value(np.eye(4))), 6)
         0.594438
         """
-        from pyssl.empirical import EmpiricalLandscape
-
         first, second = self._pairs("x", x, x_plus)
-        return EmpiricalLandscape(
-            self,
+        return self._on_batch(
             first.copy(),  # the landscape is that of the views as they are now
             second.copy(),
             _checks.integer("embedding_dim", embedding_dim, minimum=1),
             _checks.real("weight_decay", weight_decay, minimum=0.0),
             _checks.flag("bias", bias),
         )
+
+    def _on_batch(self, x: Floats, x_plus: Floats, k: int, g: float, bias: bool) -> Landscape:
+        """Make the landscape of a batch from validated arguments."""
+        from pyssl.empirical import EmpiricalLandscape
+
+        return EmpiricalLandscape(self, x, x_plus, k, g, bias)
 
     # -- on embeddings -----------------------------------------------------------------------------
 

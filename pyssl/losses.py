@@ -395,6 +395,10 @@ class SpectralContrastive(Loss):
     def polynomial(self) -> bool:
         return self.clip is None
 
+    @property
+    def keeps_constant(self) -> bool:
+        return True
+
     def _sample(self, z: Floats, z_plus: Floats) -> Sample:
         return spectral_contrastive(z, z_plus, self.clip, self.negatives)
 
@@ -644,6 +648,11 @@ class VICReg(Loss):
         if level == "effective":
             self._lacks(level, "the hinge has no fourth-order expansion; see SquaredVICReg")
         return VICRegLandscape(self, m, k, g, bias)
+
+    def _on_batch(self, x: Floats, x_plus: Floats, k: int, g: float, bias: bool) -> Landscape:
+        from pyssl._hinge_on_batch import EmpiricalVICRegLandscape
+
+        return EmpiricalVICRegLandscape(self, x, x_plus, k, g, bias)
 
 
 @dataclass(frozen=True)

@@ -154,28 +154,6 @@ def test_mode_landscapes(rng: np.random.Generator) -> None:
 # ---- limits -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", ["population", "effective"])
-@pytest.mark.parametrize("name", SPECTRAL)
-def test_limit_is_the_minimum(name: str, level: str, rng: np.random.Generator) -> None:
-    for number in range(50):
-        d, k = (int(size) for size in rng.integers(1, 7, 2))
-        spectrum = random_spectrum(d, rng, positive=True)
-        moments = random_moments(spectrum, rng, commuting=number % 2 == 0)
-        land = getattr(SPECTRAL[name], level)(moments, k, rng.uniform(0.0, 0.2) + 1e-3)
-        start = 1e-2 * rng.standard_normal((k, d))
-        states: list[pyssl.FlowState] = []
-        flow = pyssl.gradient_flow(land, start, [0.0, 1.0, np.inf], callback=states.append)
-        minimum = land.minimum()
-        assert flow.outcome == "converged"
-        expected = minimum.weights.T @ minimum.weights
-        got = flow.weights[-1].T @ flow.weights[-1]
-        np.testing.assert_allclose(got, expected, atol=1e-6 * max(np.abs(expected).max(), 1e-4))
-        gain = abs(minimum.value - land.constant)
-        np.testing.assert_allclose(flow.values[-1], minimum.value, atol=1e-6 * max(gain, 1e-8))
-        rounding = 1e-12 * (gain + abs(land.constant)) + 1e-15
-        assert (np.diff([state.value for state in states]) <= rounding).all()
-
-
 def test_empirical_landscapes(rng: np.random.Generator) -> None:
     moments = random_moments([0.75, 0.5, 0.25], rng)
     x, x_plus = gaussian_views(moments, 60, rng)
