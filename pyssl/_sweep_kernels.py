@@ -25,10 +25,11 @@ def _minus_log1p(x):  # type: ignore[no-untyped-def]
     """x - log1p(x), by the series where the difference loses its digits."""
     if x >= 0.01:
         return x - np.log1p(x)
-    series = 0.0
-    for power in range(10, 1, -1):
-        series = x * ((1.0 if power % 2 == 0 else -1.0) / power + series)
-    return x * series
+    series = 1.0 / 9.0 - x * (1.0 / 10.0)  # a loop over the powers would divide by each of them
+    series = 1.0 / 7.0 - x * (1.0 / 8.0 - x * series)
+    series = 1.0 / 5.0 - x * (1.0 / 6.0 - x * series)
+    series = 1.0 / 3.0 - x * (1.0 / 4.0 - x * series)
+    return x * x * (0.5 - x * series)
 
 
 @_inlined
@@ -111,6 +112,16 @@ def _summarise(form, q, rank, diverges, order, lam, deficit, weight, spectrum, o
     out[3] = total
 
 
+@_inlined
+def _changes(point, of, strength, invariance):  # type: ignore[no-untyped-def]
+    """Whether a point has other matrices A and C than the one before it."""
+    return (
+        of[point] != of[point - 1]
+        or strength[point] != strength[point - 1]
+        or invariance[point] != invariance[point - 1]
+    )
+
+
 @_compiled
 def counts(a, c, eps, of, beta, own, tau, half, strength, invariance, positive, inside):  # type: ignore[no-untyped-def]
     """Count n_+(B) and rank S where A and C are diagonal: B = beta (a + (1 - inv) c)/tau - half.
@@ -119,18 +130,23 @@ def counts(a, c, eps, of, beta, own, tau, half, strength, invariance, positive, 
     moments and the settings. own : S = A (Barlow Twins), not A + C. Out: positive, inside (n,).
     """
     dim = a.shape[1]
+    signal = np.empty(dim)
+    norm, flat, varied = 0.0, 0.0, 0
     for point in range(len(of)):
         m = of[point]
-        s, gain = strength[point], (1.0 - invariance[point]) * strength[point]
-        norm, scale = 0.0, 0.0
+        if point == 0 or _changes(point, of, strength, invariance):
+            s, gain = strength[point], (1.0 - invariance[point]) * strength[point]
+            norm, scale, varied = 0.0, 0.0, 0
+            for j in range(dim):
+                signal[j] = beta * (a[m, j] + gain * c[m, j])
+                norm = max(norm, abs(signal[j]))
+                scale = max(scale, abs(a[m, j]) if own else a[m, j] + s * c[m, j])
+            flat = dim * eps[m] * scale
+            for j in range(dim):
+                varied += (a[m, j] if own else a[m, j] + s * c[m, j]) > flat
+        zero, learned = dim * eps[m] * (norm / tau[point] + half[point]), 0
         for j in range(dim):
-            norm = max(norm, abs(beta * (a[m, j] + gain * c[m, j]) / tau[point]))
-            scale = max(scale, abs(a[m, j]) if own else a[m, j] + s * c[m, j])
-        zero, flat = dim * eps[m] * (norm + half[point]), dim * eps[m] * scale
-        learned, varied = 0, 0
-        for j in range(dim):
-            learned += beta * (a[m, j] + gain * c[m, j]) / tau[point] - half[point] > zero
-            varied += (a[m, j] if own else a[m, j] + s * c[m, j]) > flat
+            learned += signal[j] / tau[point] - half[point] > zero
         positive[point], inside[point] = min(learned, varied), varied
 
 
@@ -142,24 +158,28 @@ def from_modes(  # type: ignore[no-untyped-def]
     dim = a.shape[1]
     order = np.arange(dim)
     lam, deficit, weight = np.empty(dim), np.empty(dim), np.empty(dim)
-    spectrum = np.empty(dim)
+    spectrum, signal, taken, inverse = np.empty(dim), np.empty(dim), np.empty(dim), np.empty(dim)
     for point in range(len(of)):
         m = of[point]
-        s, gain = strength[point], (1.0 - invariance[point]) * strength[point]
+        if point == 0 or _changes(point, of, strength, invariance):
+            s, gain = strength[point], (1.0 - invariance[point]) * strength[point]
+            scale = 0.0
+            for j in range(dim):
+                scale = max(scale, abs(a[m, j]) if own else a[m, j] + s * c[m, j])
+            for j in range(dim):
+                total = a[m, j] + s * c[m, j]
+                variance = a[m, j] if own else total
+                if variance > dim * eps[m] * scale:
+                    inverse[j] = 1.0 / variance
+                    signal[j] = beta * (a[m, j] + gain * c[m, j]) * inverse[j]
+                    taken[j] = max(max(s * c[m, j], 0.0) * inverse[j], _TINY)
+                    weight[j] = max(total, 0.0) * inverse[j]
+                else:
+                    inverse[j], signal[j], taken[j], weight[j] = 0.0, -np.inf, 1.0, 0.0
         theta = half[point] * tau[point]
-        scale = 0.0
         for j in range(dim):
-            scale = max(scale, abs(a[m, j]) if own else a[m, j] + s * c[m, j])
-        flat = dim * eps[m] * scale
-        for j in range(dim):
-            total = a[m, j] + s * c[m, j]
-            variance = a[m, j] if own else total
-            if variance > flat:
-                lam[j] = (beta * (a[m, j] + gain * c[m, j]) - theta) / variance
-                deficit[j] = max((max(s * c[m, j], 0.0) + theta) / variance, _TINY)
-                weight[j] = max(total, 0.0) / variance
-            else:
-                lam[j] = -np.inf
+            lam[j] = signal[j] - theta * inverse[j]
+            deficit[j] = taken[j] + theta * inverse[j]
         _sort(order, lam)
         _summarise(
             form, q, rank[point], diverges[point], order, lam, deficit, weight, spectrum,
