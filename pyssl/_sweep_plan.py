@@ -204,7 +204,7 @@ def _require_known(moments: Source, foreign: list[str], own: Sequence[str]) -> N
 def _axis(name: str, value: npt.ArrayLike, of_moments: bool) -> Array:
     """Return the values of an axis, (n,)."""
     label = f"axes[{name!r}]"
-    if of_moments and np.asarray(value).dtype.kind in "US":
+    if of_moments and np.asarray(value).dtype.kind == "U":
         values: Array = np.asarray(value)
         if values.ndim != 1:
             raise ValueError(f"{label} must have 1 dimension(s), got shape {values.shape}")

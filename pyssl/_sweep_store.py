@@ -81,11 +81,12 @@ class Store:
             mark = {"configuration": self.description, "hash": _digest(self.description)}
             group = zarr.create_group(partial, attributes={**attributes, _MARK: mark})
             for name, (axes, values, told) in variables.items():
+                text = values.dtype.kind == "U"  # only strings of any length are specified
                 array = group.create_array(
-                    name, shape=values.shape, dtype=_storable(values).dtype,
+                    name, shape=values.shape, dtype="string" if text else values.dtype,
                     chunks=values.shape, dimension_names=axes, attributes=dict(told),
                 )  # fmt: skip
-                array[...] = _storable(values)
+                array[...] = values.astype(object) if text else values
             for name, told in outputs.items():
                 dtype, missing, _ = OUTPUTS[name]
                 group.create_array(
@@ -121,9 +122,8 @@ class Store:
             import xarray as xr
 
         found = xr.open_zarr(self.path, chunks=None, consolidated=False)
-        return found.drop_vars(STATUS).assign_attrs(
-            {name: value for name, value in found.attrs.items() if name != _MARK}
-        )
+        del found.attrs[_MARK]
+        return found.drop_vars(STATUS)
 
     def _require_same(self, resume: bool) -> None:
         try:
@@ -173,7 +173,3 @@ def _difference_of_axes(made: list[Any], asked: list[Any]) -> str:
     ]
     return "; ".join(told)
 
-
-def _storable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return strings as what zarr 3 has a specification for."""
-    return values
