@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
-__all__ = ["phase_diagram"]
+__all__ = ["overview", "phase_diagram"]
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +25,7 @@ _INK = "#333333"
 _LINES = "critical_weight_decay"
 # More cells than pixels show nothing more.
 _CELLS = 1200
+_PANELS = 9
 
 
 def phase_diagram(
@@ -106,11 +108,39 @@ def phase_diagram(
     if ax is not None:
         raise ValueError("ax must be left out with facet: every panel has its own")
     panels = _panels(ds.sizes[facet])
+    every = ds[show].values[np.isfinite(ds[show].values)]
+    limits = (every.min(), every.max()) if every.size else (0.0, 1.0)
     for index, (panel, value) in enumerate(zip(panels, ds[facet].values, strict=True)):
-        _panel(ds.isel({facet: index}), x, y, panel, show, lines, legend=index == 0)
+        _panel(ds.isel({facet: index}), x, y, panel, show, lines, index == 0, limits)
         told = f"{value:.3g}" if np.issubdtype(type(value), np.number) else str(value)
         panel.set_title(f"{_words(facet)} {told}", fontsize="medium", loc="right")
     return panels
+
+
+def overview(ds: xarray.Dataset) -> bytes | None:
+    """Return a picture of a sweep over its two longest axes of numbers, in panels by a third.
+
+    PNG; None where it has fewer than two such axes. Other axes have their first value.
+    """
+    show = next((name for name in ("kind", "rank") if name in ds), str(next(iter(ds.data_vars))))
+    axes = [name for name in ds[show].dims if ds.sizes[name] > 1]
+    numeric = [str(name) for name in axes if ds[name].dtype.kind in "iuf"]
+    if len(numeric) < 2:
+        return None
+    longest = sorted(numeric, key=lambda name: -ds.sizes[name])[:2]
+    x, y = (name for name in numeric if name in longest)
+    facet = next((str(name) for name in axes if name not in (x, y)), None)
+    at = {str(name): ds[name].values[0] for name in ds[show].dims if name not in (x, y, facet)}
+    if facet is not None:
+        ds = ds.isel({facet: slice(_PANELS)})
+    drawn = phase_diagram(ds, x, y, show=show, facet=facet, at=at)
+    figure = (drawn[0] if isinstance(drawn, list) else drawn).figure
+    import matplotlib.pyplot as plt
+
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)  # type: ignore[union-attr]
+    plt.close(figure)  # type: ignore[arg-type]
+    return content.getvalue()
 
 
 def _at(ds: xarray.Dataset, others: Sequence[str], at: Mapping[str, Any]) -> xarray.Dataset:
@@ -134,7 +164,14 @@ def _at(ds: xarray.Dataset, others: Sequence[str], at: Mapping[str, Any]) -> xar
 
 
 def _panel(
-    ds: xarray.Dataset, x: str, y: str, ax: Axes, show: str, lines: bool, legend: bool = True
+    ds: xarray.Dataset,
+    x: str,
+    y: str,
+    ax: Axes,
+    show: str,
+    lines: bool,
+    legend: bool = True,
+    limits: tuple[float | None, float | None] = (None, None),
 ) -> Axes:
     thin = {name: slice(None, None, -(-ds.sizes[name] // _CELLS)) for name in (x, y)}
     part = ds.isel(thin)
@@ -152,33 +189,35 @@ def _panel(
         if legend:
             _legend(ax)
     else:
-        mesh = ax.pcolormesh(across, up, heights, cmap="viridis", **options)
+        mesh = ax.pcolormesh(across, up, heights, cmap="viridis", vmin=limits[0],
+                             vmax=limits[1], **options)  # fmt: skip
         ax.figure.colorbar(mesh, ax=ax, label=_words(show))
     for name, values, scale in ((x, across, ax.set_xscale), (y, up, ax.set_yscale)):
         scale("log" if _geometric(values) else "linear")
         (ax.set_xlabel if name == x else ax.set_ylabel)(_words(name))
     if lines and _LINES in part:
-        limits = ax.get_xlim(), ax.get_ylim()
-        _draw_lines(part, x, y, ax)
-        ax.set_xlim(*limits[0])
-        ax.set_ylim(*limits[1])
+        window = ax.axis()
+        _draw_lines(part, x, y, ax, _INK if show == "kind" else "white")
+        ax.axis(window)
     return ax
 
 
-def _draw_lines(ds: xarray.Dataset, x: str, y: str, ax: Axes) -> None:
+def _draw_lines(ds: xarray.Dataset, x: str, y: str, ax: Axes, colour: str) -> None:
     """Draw where the critical weight decay of each mode is the weight decay."""
     critical = ds[_LINES]
     dim = ds["embedding_dim"] if "embedding_dim" in ds.coords else ds.attrs["embedding_dim"]
     decay = ds["weight_decay"] if "weight_decay" in ds.coords else ds.attrs["weight_decay"]
     for index in range(int(np.max(dim)) if np.max(dim) < ds.sizes["mode"] else ds.sizes["mode"]):
         line = critical.isel(mode=index)
-        style: dict[str, Any] = {"color": _INK, "linewidth": 2.0 if index == 0 else 0.8}
+        style: dict[str, Any] = {"color": colour, "linewidth": 2.0 if index == 0 else 0.8}
         if {x, y} & {"weight_decay"} and "embedding_dim" not in (x, y):
             other = y if x == "weight_decay" else x
             place = np.broadcast_to(line.values, ds[other].shape)
             drawn = np.where(np.isfinite(place) & (place > 0.0), place, np.nan)
             if np.isfinite(drawn).any():
-                pair = (drawn, ds[other].values) if x == "weight_decay" else (ds[other].values, drawn)
+                pair = (
+                    (drawn, ds[other].values) if x == "weight_decay" else (ds[other].values, drawn)
+                )
                 ax.plot(*pair, **style)
             continue
         # modes beyond the embedding are lost to it whatever the decay
@@ -208,9 +247,8 @@ def _geometric(values: Array) -> bool:
     """Whether the ratios of an axis are more even than its steps."""
     if len(values) < 3 or values.min() <= 0:
         return False
-    spread = [np.ptp(steps) / np.abs(steps).max() for steps in (np.diff(values),
-                                                               np.diff(np.log(values)))]  # fmt: skip
-    return bool(spread[1] < spread[0])
+    steps, ratios = np.diff(values), np.diff(np.log(values))
+    return bool(np.ptp(ratios) / np.abs(ratios).max() < np.ptp(steps) / np.abs(steps).max())
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import warnings
@@ -236,7 +235,6 @@ class Evaluator:
             cell = self._cell(key)
             tau, half = points.tau[here], points.half[here]
             zero = cell.rounding * (cell.norm / tau + half)
-            # the spectrum ascends in this view, and so does the search for what lies above
             learned = np.zeros(len(here), np.int64)
             for eigenvalue in cell.spectrum:
                 above = eigenvalue / tau - half > zero
@@ -413,9 +411,7 @@ def make_evaluator(plan: Plan) -> Evaluator:
     """Choose the algorithm from what was asked and from the structure of the sweep."""
     family = _family(plan)
     if family is None:
-        return Evaluator(
-            plan, "loop", "no closed form on all of the grid: classify at every point"
-        )
+        return Evaluator(plan, "loop", "no closed form on all of the grid: classify at every point")
     hard = set(plan.outputs) <= {"kind", "rank", "capacity"}
     constant = isinstance(plan.loss, SpectralContrastive) and (
         plan.bias or any(m.mean.any() for m in plan.moments)
@@ -473,8 +469,12 @@ def _common_basis(m: Moments) -> tuple[Array, Array] | None:
     for mixture in _MIXTURES:
         basis = np.linalg.eigh(a + mixture * c)[1]
         turned_a, turned_c = basis.T @ a @ basis, basis.T @ c @ basis
-        deviation = np.sqrt(np.maximum(np.diagonal(turned_a) + np.diagonal(turned_c), 0.0))
-        limit = _COMMUTING_ULPS * m.dim * float(np.finfo(float).eps) * np.outer(deviation, deviation)
+        variance = np.maximum(np.diagonal(turned_a) + np.diagonal(turned_c), 0.0)
+        eps, top = m.dim * float(np.finfo(float).eps), float(variance.max())
+        limit = np.sqrt(np.outer(variance, variance))
+        absent = variance <= eps * top  # no modes: what couples to them has no effect
+        limit[absent, :] = limit[:, absent] = top
+        limit *= _COMMUTING_ULPS * eps
         rest = np.maximum(np.abs(_off_diagonal(turned_a)), np.abs(_off_diagonal(turned_c)))
         if (rest <= limit).all():
             return np.diagonal(turned_a).copy(), np.diagonal(turned_c).copy()
@@ -483,18 +483,18 @@ def _common_basis(m: Moments) -> tuple[Array, Array] | None:
 
 def _own_basis(m: Moments) -> tuple[Array, Array]:
     """Return the eigenvalues of A alone, where S = A; C then has no part in the minimum."""
-    a = np.linalg.eigvalsh(m.cross_covariance)
+    a: Array = np.asarray(np.linalg.eigvalsh(m.cross_covariance), dtype=np.float64)
     return a, np.zeros_like(a)
 
 
 def _congruent_basis(m: Moments) -> tuple[Array, Array]:
     """Return the diagonals of A and C in modes v with v'Sigma v = 1, zero where nothing varies."""
     metric = m._metric
-    taken = np.zeros(m.dim)
+    taken: Array = np.zeros(m.dim)
     taken[: metric.rank] = np.clip(
         diagonalise(m.augmentation_covariance, metric.whitener)[0], 0.0, None
     )
-    kept = np.zeros(m.dim)
+    kept: Array = np.zeros(m.dim)
     kept[: metric.rank] = 1.0 - taken[: metric.rank]
     return kept, taken
 

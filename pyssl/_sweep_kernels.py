@@ -22,7 +22,7 @@ _inlined: Any = numba.njit(cache=True, nogil=True, error_model="numpy", inline="
 
 @_inlined
 def _minus_log1p(x):  # type: ignore[no-untyped-def]
-    """x - log1p(x), by the series where the difference loses its digits."""
+    """Return x - log1p(x), by the series where the difference loses its digits."""
     if x >= 0.01:
         return x - np.log1p(x)
     series = 1.0 / 9.0 - x * (1.0 / 10.0)  # a loop over the powers would divide by each of them
@@ -34,7 +34,7 @@ def _minus_log1p(x):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _amplitude(form, q, t, e):  # type: ignore[no-untyped-def]
-    """n/tau at t = tau lambda with the deficit e = 1 - t (theory 3.1).
+    """Return n/tau at t = tau lambda with the deficit e = 1 - t (theory 3.1).
 
     form: 0 for r = q n^2, 1 for dot joint, 2 for sqeuclidean conditional, 3 for joint.
     """
@@ -50,7 +50,7 @@ def _amplitude(form, q, t, e):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _gain(form, q, x, t, e):  # type: ignore[no-untyped-def]
-    """r - t x at the amplitude x, near the limit from e, which alone keeps the digits."""
+    """Return r - t x at the amplitude x, near the limit from e, which alone keeps the digits."""
     if form == 0:
         return q * x * x - t * x
     if form == 1:
@@ -114,7 +114,7 @@ def _summarise(form, q, rank, diverges, order, lam, deficit, weight, spectrum, o
 
 @_inlined
 def _changes(point, of, strength, invariance):  # type: ignore[no-untyped-def]
-    """Whether a point has other matrices A and C than the one before it."""
+    """Return whether a point has other matrices A and C than the one before it."""
     return (
         of[point] != of[point - 1]
         or strength[point] != strength[point - 1]

@@ -83,9 +83,7 @@ class Plan:
     def loss_with(self, **settings: float) -> Loss:
         """Return the loss with other values of those fields that are its own."""
         own = numeric_fields(self.loss)
-        return dataclasses.replace(
-            self.loss, **{name: value for name, value in settings.items() if name in own}
-        )
+        return replaced(self.loss, {name: value for name, value in settings.items() if name in own})
 
     def landscape(self, loss: Loss, m: Moments, k: int, g: float) -> Landscape:
         """Make a landscape of the level that is swept."""
@@ -110,7 +108,7 @@ class Plan:
         for m in self.moments:
             parts = (m.covariance, m.cross_covariance, m.augmentation_covariance, m.mean)
             for part in parts:
-                digest.update(np.ascontiguousarray(part))
+                digest.update(part.tobytes())
             digest.update(repr((m.dim, m._eps, m.n_samples, m._augmentation_scale)).encode())
         return {
             "loss": repr(self.loss),
@@ -120,17 +118,23 @@ class Plan:
             "weight_decay": self.weight_decay,
             "moments": digest.hexdigest(),
             "axes": [
-                [name, len(value), hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]
+                [name, len(value), hashlib.sha256(value.tobytes()).hexdigest()]
                 for name, value in zip(self.names, self.values, strict=True)
             ],
             "outputs": list(self.outputs),
         }
 
 
-def numeric_fields(loss: Loss | type[Loss]) -> tuple[str, ...]:
+def numeric_fields(loss: Any) -> tuple[str, ...]:
     """Return the fields of a loss that hold numbers."""
     fields = dataclasses.fields(loss)
     return tuple(f.name for f in fields if str(f.type) in ("float", "int", "float | None"))
+
+
+def replaced(loss: Any, settings: Mapping[str, float]) -> Loss:
+    """Return a loss with other values of some fields, which its own check names if wrong."""
+    changed: Loss = dataclasses.replace(loss, **settings)
+    return changed
 
 
 def make_plan(
@@ -160,7 +164,7 @@ def make_plan(
     for name in names:
         if name in own:
             for value in table[name]:
-                dataclasses.replace(loss, **{name: float(value)})  # its own check names the field
+                replaced(loss, {name: float(value)})
     k = sources[0].dim if embedding_dim is None else embedding_dim
     plan = Plan(
         loss=loss,
@@ -260,7 +264,7 @@ def _require_strengths(plan: Plan) -> None:
 
 def _level(plan: Plan, level: str | None) -> str:
     """Return a level that the loss has at every point, by default the sharpest."""
-    levels = ("population", "effective")
+    levels: tuple[str, ...] = ("population", "effective")
     if level is not None:
         levels = (_checks.choice("level", level, levels),)
     reasons = []

@@ -42,9 +42,28 @@ class Store:
         self.description = json.loads(json.dumps(description))
         self._group: Any = None
 
+    def check(self, resume: bool) -> None:
+        """Raise ValueError for a store of another sweep, or one that is not to be resumed."""
+        with _checks.needs("sweeps on disk need zarr", _EXTRA):
+            import zarr  # noqa: F401
+
+        if not self.path.exists():
+            return
+        try:
+            text = (self.path / "zarr.json").read_text(encoding="utf-8")
+            mark = json.loads(text)["attributes"][_MARK]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(f"store {str(self.path)!r} exists and is not a sweep") from None
+        if not resume:
+            raise ValueError(f"store {str(self.path)!r} exists; resume it, or choose another name")
+        if mark["hash"] != _digest(self.description):
+            raise ValueError(
+                f"store {str(self.path)!r} was made by another sweep:"
+                f" {_difference(mark['configuration'], self.description)}"
+            )
+
     def open(
         self,
-        resume: bool,
         shape: tuple[int, ...],
         chunks: tuple[int, ...],
         variables: Mapping[str, tuple[tuple[str, ...], npt.NDArray[Any], Mapping[str, Any]]],
@@ -56,24 +75,15 @@ class Store:
 
         Parameters
         ----------
-        resume : whether one may be there.
         shape, chunks : of the outputs.
         variables : name -> (dims, values, attributes), written now.
         outputs : name -> attributes, written later.
         dims : of the outputs.
         attributes : of the group.
-
-        Raises
-        ------
-        ValueError
-            For a store of another sweep, or one that is not to be resumed.
         """
-        with _checks.needs("sweeps on disk need zarr", _EXTRA):
-            import zarr
+        import zarr
 
-        if self.path.exists():
-            self._require_same(resume)
-        else:
+        if not self.path.exists():
             # under another name until it is complete, so that a store is never half a store
             partial = self.path.with_name(self.path.name + ".creating")
             shutil.rmtree(partial, ignore_errors=True)
@@ -106,7 +116,8 @@ class Store:
 
     def done(self) -> npt.NDArray[np.bool_]:
         """Return which chunks are complete, in the shape of their grid."""
-        return np.asarray(self._group[STATUS][...]) == 1
+        complete: npt.NDArray[np.bool_] = self._group[STATUS][...] == 1
+        return complete
 
     def write(
         self, chunk: tuple[int, ...], block: tuple[slice, ...], results: Mapping[str, Any]
@@ -118,27 +129,11 @@ class Store:
 
     def dataset(self) -> Any:
         """Return the whole as an xarray.Dataset that reads what is looked at."""
-        with _checks.needs("sweeps need xarray", _EXTRA):
-            import xarray as xr
+        import xarray as xr
 
         found = xr.open_zarr(self.path, chunks=None, consolidated=False)
         del found.attrs[_MARK]
         return found.drop_vars(STATUS)
-
-    def _require_same(self, resume: bool) -> None:
-        try:
-            text = (self.path / "zarr.json").read_text(encoding="utf-8")
-            mark = json.loads(text)["attributes"][_MARK]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise ValueError(f"store {str(self.path)!r} exists and is not a sweep") from None
-        made = mark["configuration"]
-        if not resume:
-            raise ValueError(f"store {str(self.path)!r} exists; resume it, or choose another name")
-        if mark["hash"] == _digest(self.description):
-            return
-        raise ValueError(
-            f"store {str(self.path)!r} was made by another sweep: {_difference(made, self.description)}"
-        )
 
 
 def _digest(description: Mapping[str, Any]) -> str:
@@ -172,4 +167,3 @@ def _difference_of_axes(made: list[Any], asked: list[Any]) -> str:
         if one != other
     ]
     return "; ".join(told)
-

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import pickle
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from pyssl import _checks
 from pyssl._checks import ThresholdWarning
 from pyssl._core import __version__
 from pyssl._sweep_evaluate import KINDS, Block, Evaluator, Results, make_evaluator
-from pyssl._sweep_plan import OUTPUTS, Plan, Source, make_plan
+from pyssl._sweep_plan import OUTPUTS, Source, make_plan
 from pyssl._sweep_store import Store
 from pyssl._threads import get_num_threads, set_num_threads
 from pyssl.loss import Loss
@@ -34,6 +35,7 @@ _EXTRA = '"pyssl-landscapes[sweep]"'
 _CRITICAL = "critical_weight_decay"
 # Critical lines are left out of a dataset where they would have more entries than this.
 _CRITICAL_ENTRIES = 1 << 20
+_SLAB = 1 << 20
 
 Chunk = tuple[int, ...]
 Task = tuple[Chunk, Block]
@@ -129,35 +131,54 @@ def sweep(
            [3, 2, 0],
            [3, 2, 0]], dtype=int32)
     """
+    return prepare(
+        loss, moments, axes, outputs, store, resume, client, progress, embedding_dim=embedding_dim,
+        weight_decay=weight_decay, level=level, bias=bias, chunk_size=chunk_size,
+    )()  # fmt: skip
+
+
+def prepare(
+    loss: Loss,
+    moments: Source,
+    axes: Mapping[str, npt.ArrayLike],
+    outputs: Sequence[str] = ("kind", "rank", "effective_rank", "value"),
+    store: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+    client: Any = None,
+    progress: bool = True,
+    *,
+    embedding_dim: int | None = None,
+    weight_decay: float = 0.0,
+    level: str | None = None,
+    bias: bool = False,
+    chunk_size: int | None = None,
+) -> Callable[[], xarray.Dataset]:
+    """Check everything that `sweep` takes, and return what is left to do; nothing is written."""
     plan = make_plan(loss, moments, axes, outputs, embedding_dim, weight_decay, level, bias)
     _checks.flag("resume", resume)
     _checks.flag("progress", progress)
-    evaluator = make_evaluator(plan)
-    size = evaluator.chunk_points
-    if chunk_size is not None:
-        size = _checks.integer("chunk_size", chunk_size, minimum=1)
+    size = None if chunk_size is None else _checks.integer("chunk_size", chunk_size, minimum=1)
     if store is not None:
         _checks.instance("store", store, (str, os.PathLike), "a path")
     pool = _client(client)
     with _checks.needs("sweeps need xarray", _EXTRA):
         import xarray  # noqa: F401
 
-    chunks = plan.chunk_shape(size)
+    evaluator = make_evaluator(plan)
+    chunks = plan.chunk_shape(size or evaluator.chunk_points)
     if store is None:
-        return _in_memory(evaluator, chunks, pool, progress)
-    return _on_disk(evaluator, chunks, Store(store, _description(evaluator, chunks)), resume, pool,
-                    progress)  # fmt: skip
+        return partial(_in_memory, evaluator, chunks, pool, progress)
+    place = Store(store, _description(evaluator, chunks))
+    place.check(resume)
+    return partial(_on_disk, evaluator, chunks, place, pool, progress)
 
 
-def _in_memory(
-    evaluator: Evaluator, chunks: Chunk, client: Any, progress: bool
-) -> xarray.Dataset:
+def _in_memory(evaluator: Evaluator, chunks: Chunk, client: Any, progress: bool) -> xarray.Dataset:
     import xarray as xr
 
     plan = evaluator.plan
     found = {
-        name: np.full(plan.shape, OUTPUTS[name][1], dtype=OUTPUTS[name][0])
-        for name in plan.outputs
+        name: np.full(plan.shape, OUTPUTS[name][1], dtype=OUTPUTS[name][0]) for name in plan.outputs
     }
 
     def keep(_: Chunk, block: Block, results: Results) -> None:
@@ -177,11 +198,10 @@ def _in_memory(
 
 
 def _on_disk(
-    evaluator: Evaluator, chunks: Chunk, store: Store, resume: bool, client: Any, progress: bool
+    evaluator: Evaluator, chunks: Chunk, store: Store, client: Any, progress: bool
 ) -> xarray.Dataset:
     plan = evaluator.plan
     store.open(
-        resume,
         plan.shape,
         chunks,
         _variables(evaluator),
@@ -192,7 +212,8 @@ def _on_disk(
     done = store.done()
     tasks = [task for task in _tasks(plan.shape, chunks) if not done[task[0]]]
     _run(evaluator, tasks, store.write, client, progress)
-    return store.dataset()
+    found: xarray.Dataset = store.dataset()
+    return found
 
 
 def _description(evaluator: Evaluator, chunks: Chunk) -> dict[str, Any]:
@@ -238,8 +259,7 @@ def _variables(
     """Return the axes and the critical lines: name -> (dims, values, attributes)."""
     plan = evaluator.plan
     variables: dict[str, Any] = {
-        name: ((name,), values, {})
-        for name, values in zip(plan.names, plan.values, strict=True)
+        name: ((name,), values, {}) for name, values in zip(plan.names, plan.values, strict=True)
     }
     dims = tuple(name for name in plan.names if name not in ("weight_decay", "embedding_dim"))
     lines = evaluator.critical_lines(dims, _CRITICAL_ENTRIES)
@@ -251,15 +271,53 @@ def _variables(
     return variables
 
 
+def summary(ds: xarray.Dataset) -> str:
+    """Return what a sweep found as a table, reading it slab by slab."""
+    outputs = [name for name in OUTPUTS if name in ds]
+    sizes = ds[outputs[0]].sizes
+    first, length = next(iter(sizes.items()))
+    step = max(1, _SLAB // math.prod(list(sizes.values())[1:]))
+    kinds = np.zeros(len(KINDS), np.int64)
+    ends = {name: [math.inf, -math.inf] for name in outputs if name != "kind"}
+    for start in range(0, length, step):
+        slab = ds[outputs].isel({first: slice(start, start + step)}).load()
+        if "kind" in outputs:
+            kinds += np.bincount(slab["kind"].values.ravel(), minlength=len(KINDS))
+        for name, (low, high) in ends.items():
+            values = slab[name].values.astype(np.float64)
+            values = values[np.isfinite(values)]
+            ends[name] = [
+                float(min(low, values.min(initial=math.inf))),
+                float(max(high, values.max(initial=-math.inf))),
+            ]
+    points = math.prod(sizes.values())
+    grid = " x ".join(f"{size} {name}" for name, size in sizes.items())
+    lines = [f"{ds.attrs['loss']}: {points} points ({grid}), {ds.attrs['algorithm']}"]
+    if "kind" in outputs:
+        width = max(len(str(kind)) for kind in KINDS)
+        lines += [
+            f"  {kind!s:<{width}}  {count:>12}  {count / points:>7.1%}"
+            for kind, count in zip(KINDS, kinds, strict=True)
+        ]
+    lines += [
+        f"  {name:<20}  {low:.6g} to {high:.6g}" if low <= high else f"  {name:<20}  nowhere finite"
+        for name, (low, high) in ends.items()
+    ]
+    return "\n".join(lines)
+
+
 # ---- running -------------------------------------------------------------------------------------
 
 
 def _tasks(shape: tuple[int, ...], chunks: Chunk) -> Iterator[Task]:
     grid = [range(-(-n // c)) for n, c in zip(shape, chunks, strict=True)]
     for chunk in itertools.product(*grid):
-        yield chunk, tuple(
-            slice(i * c, min((i + 1) * c, n))
-            for i, c, n in zip(chunk, chunks, shape, strict=True)
+        yield (
+            chunk,
+            tuple(
+                slice(i * c, min((i + 1) * c, n))
+                for i, c, n in zip(chunk, chunks, shape, strict=True)
+            ),
         )
 
 
@@ -272,16 +330,18 @@ def _run(
 ) -> None:
     """Compute the tasks and hand each one's results to `keep`, in this thread, as they come."""
     run = _threads if client is None else _futures
-    with _bar(tasks, evaluator.plan.size, progress) as advance:
-        with closing(run(evaluator, tasks, client)) as coming:
-            for (chunk, block), results in coming:
-                keep(chunk, block, results)
-                advance(_points(block))
+    with (
+        _bar(tasks, evaluator.plan.size, progress) as advance,
+        closing(run(evaluator, tasks, client)) as coming,
+    ):
+        for (chunk, block), results in coming:
+            keep(chunk, block, results)
+            advance(_points(block))
 
 
 def _threads(
     evaluator: Evaluator, tasks: list[Task], _: None
-) -> Iterator[tuple[Task, Results]]:
+) -> Generator[tuple[Task, Results], None, None]:
     """Compute in threads of this process: kernels and LAPACK hold no lock."""
     from threadpoolctl import threadpool_limits
 
@@ -306,7 +366,7 @@ def _threads(
 
 def _futures(
     evaluator: Evaluator, tasks: list[Task], client: Any
-) -> Iterator[tuple[Task, Results]]:
+) -> Generator[tuple[Task, Results], None, None]:
     """Compute on a Dask cluster.
 
     By futures, not by mapping over a chunked array: only so many are under way that neither the
@@ -380,10 +440,7 @@ def _client(given: Any) -> Any:
 
 
 def _points(block: Block) -> int:
-    count = 1
-    for part in block:
-        count *= part.stop - part.start
-    return count
+    return math.prod(part.stop - part.start for part in block)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def test_a_lost_worker_costs_its_block_only(client):
     done = []
     victims = list(client.run(os.getpid).values())
 
-    def killing(self, *results):
+    def killing(*results):
         done.append(results)
         if len(done) == 3:
             os.kill(victims[0], signal.SIGKILL)
@@ -87,7 +87,7 @@ def test_a_lost_worker_costs_its_block_only(client):
     tasks = len(AXES["temperature"])
     evaluator = slowed(expected)
     evaluated = list(sweeps._tasks((20, 10), (1, 10)))
-    sweeps._run(evaluator, evaluated, lambda *r: killing(None, *r), client, False)
+    sweeps._run(evaluator, evaluated, killing, client, False)
     assert len(done) == tasks
     for _, block, results in done:
         for name, values in results.items():

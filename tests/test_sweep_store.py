@@ -1,4 +1,4 @@
-"""Sweeps on disk: what a kill, a full disk or a lost worker leaves is finished to the same bytes."""
+"""Sweeps on disk: what a kill or a full disk leaves is finished to the same bytes."""
 
 from __future__ import annotations
 
@@ -98,11 +98,15 @@ def test_status_is_written_last(tmp_path, monkeypatch):
     from zarr.storage import _local
 
     put = _local._put
-    monkeypatch.setattr(_local, "_put", lambda path, *rest, **o: (observed(path), put(path, *rest, **o))[1])
+    monkeypatch.setattr(
+        _local, "_put", lambda path, *rest, **o: (observed(path), put(path, *rest, **o))[1]
+    )
     sweep(store)
     chunks = [path for path in seen if "c" in path.relative_to(path.parents[3]).parts]
     assert seen[0].name == "zarr.json" and len(chunks) >= 60 * 5
-    arrays = [path.parents[2].name for path in chunks if path.parents[2].name in (*OUTPUTS, "status")]
+    arrays = [
+        path.parents[2].name for path in chunks if path.parents[2].name in (*OUTPUTS, "status")
+    ]
     done = [i for i, name in enumerate(arrays) if name == "status"]
     assert len(done) == 60
     assert arrays[: len(OUTPUTS) + 1] == [*OUTPUTS, "status"]
@@ -210,7 +214,10 @@ def test_disk_full_and_freed(tmp_path, whole):
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"loss": pyssl.InfoNCE(partition="joint")}, "its loss is .*'conditional'.*, not .*'joint'"),
+        (
+            {"loss": pyssl.InfoNCE(partition="joint")},
+            "its loss is .*'conditional'.*, not .*'joint'",
+        ),
         ({"moments": MOMENTS.with_augmentation_strength(2.0)}, "its moments are others"),
         ({"axes": {**AXES, "weight_decay": [0.1]}}, r"axis weight_decay has 10 value\(s\), not 1"),
         ({"axes": {**AXES, "weight_decay": AXES["weight_decay"] + 1.0}}, "weight_decay has other"),

@@ -157,9 +157,7 @@ def test_degenerate_moments(level, g):
     a, c = [0.0, 0.5, 0.25, 0.0], [0.0, 0.5, 0.0, 1.0]
     turn = np.linalg.qr(np.arange(16.0).reshape(4, 4) ** 2 % 7)[0]
     for basis in (np.eye(4), turn):
-        moments = pyssl.Moments(
-            (basis * np.add(a, c)) @ basis.T, (basis * np.array(a)) @ basis.T
-        )
+        moments = pyssl.Moments((basis * np.add(a, c)) @ basis.T, (basis * np.array(a)) @ basis.T)
         axes = {"augmentation_strength": [0.0, 0.5, 1.0], "weight_decay": [g, 2.0]}
         for loss in (pyssl.InfoNCE(), pyssl.InfoNCE(partition="joint")):
             ds = pyssl.sweep(loss, moments, axes, outputs=ALL, level=level, progress=False)
