@@ -378,6 +378,7 @@ def _futures(
     payload = pickle.dumps(evaluator)
     # the result of a task, unlike data that is scattered, survives the workers that hold it
     shared = client.submit(pickle.loads, payload, pure=False)
+    client.replicate([shared])  # tasks go where it is
     here, waiting = os.getpid(), iter(tasks)
     threads = max(1, sum(client.nthreads().values()))
     running: dict[Any, Task] = {}
