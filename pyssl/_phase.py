@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
+from pyssl._drawing import INK, axes
 from pyssl.collapse import Collapse
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ __all__ = ["overview", "phase_diagram"]
 Array = npt.NDArray[Any]
 
 _COLOURS = {"none": "#009e73", "dimensional": "#f0e442", "complete": "#999999"}
-_INK = "#333333"
 _LINES = "critical_weight_decay"
 # More cells than pixels show nothing more.
 _CELLS = 1200
@@ -104,7 +104,7 @@ def phase_diagram(
         raise ValueError(f"x, y and facet must be different axes, got {', '.join(chosen)}")
     ds = _at(ds, [name for name in dims if name not in chosen], at or {})
     if facet is None:
-        return _panel(ds, x, y, _axes(ax), show, lines)
+        return _panel(ds, x, y, axes(ax), show, lines)
     if ax is not None:
         raise ValueError("ax must be left out with facet: every panel has its own")
     panels = _panels(ds.sizes[facet])
@@ -197,7 +197,7 @@ def _panel(
         (ax.set_xlabel if name == x else ax.set_ylabel)(_words(name))
     if lines and _LINES in part:
         window = ax.axis()
-        _draw_lines(part, x, y, ax, _INK if show == "kind" else "white")
+        _draw_lines(part, x, y, ax, INK if show == "kind" else "white")
         ax.axis(window)
     return ax
 
@@ -249,14 +249,6 @@ def _geometric(values: Array) -> bool:
         return False
     steps, ratios = np.diff(values), np.diff(np.log(values))
     return bool(np.ptp(ratios) / np.abs(ratios).max() < np.ptp(steps) / np.abs(steps).max())
-
-
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    with _checks.needs("plots need Matplotlib"):
-        import matplotlib.pyplot as plt
-    return plt.subplots(layout="constrained")[1]
 
 
 def _panels(count: int) -> list[Axes]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyssl import pencils
 from pyssl._checks import ThresholdWarning
 from pyssl._pencil import Array, diagonalise
 from pyssl._sweep_plan import OUTPUTS, Plan
@@ -290,7 +291,8 @@ class Evaluator:
         step = max(1, _PENCILS_AT_ONCE // max(1, form.size))
         for start in range(0, len(shifts), step):
             part = shifts[start : start + step]
-            found[start : start + step] = _eigenvalues(form + part[:, None, None] * unit)
+            stack = form + part[:, None, None] * unit
+            found[start : start + step] = pencils.eigenvalues(stack)[:, ::-1]  # ascending
         if deficient:
             floor = shifts / max(float(land._metric.spectrum[0]), float(np.finfo(float).tiny))
             tiny = float(np.finfo(float).tiny)
@@ -508,8 +510,3 @@ def _rounded(theta: Array) -> Array:
     mantissa, exponent = np.frexp(theta)
     scale = float(2**_DECAY_BITS)
     return np.asarray(np.ldexp(np.round(mantissa * scale) / scale, exponent))
-
-
-def _eigenvalues(stack: Array) -> Array:
-    """Return the eigenvalues (n, m), ascending, of symmetric matrices (n, m, m)."""
-    return np.asarray(np.linalg.eigvalsh(stack))

@@ -345,7 +345,8 @@ def _threads(
     """Compute in threads of this process: kernels and LAPACK hold no lock."""
     from threadpoolctl import threadpool_limits
 
-    count = get_num_threads() if evaluator.algorithm != "loop" else 1
+    # a loop over Python code would only wait for its lock; pencils have threads of their own
+    count = get_num_threads() if evaluator.algorithm in ("elementwise", "inertia") else 1
     waiting = iter(tasks)
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1, user_api="blas"))
