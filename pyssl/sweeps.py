@@ -127,7 +127,7 @@ def sweep(
     >>> axes = {"temperature": [0.5, 1.0, 2.0], "weight_decay": [0.0, 0.4, 4.0]}
     >>> ds = pyssl.sweep(pyssl.InfoNCE(), moments, axes, outputs=["kind", "rank"], progress=False)
     >>> ds["rank"].values
-    array([[3, 3, 0],
+    array([[3, 2, 0],
            [3, 2, 0],
            [3, 2, 0]], dtype=int32)
     """
