@@ -52,6 +52,7 @@ from pyssl.potentials import CustomPotential, InfoNCEPotential, Potential, Quart
 from pyssl.solvers import MinimizeResult, MinimizeState, Outcome, minimize
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum, Origin, StationaryPoint
+from pyssl.sweeps import sweep
 from pyssl.verification import Verification, verify
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ __all__ = [
     "rankme",
     "set_num_threads",
     "stable_rank",
+    "sweep",
     "verify",
 ]
 

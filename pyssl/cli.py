@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit codes out. The work is in `pyssl.report`."""
+"""The command line: arguments in, exit codes out. Others do the work, `pyssl.report` first."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pyssl import LOSSES, __version__, _checks, _views, report
@@ -43,6 +44,24 @@ example:
 
 VIEWS is written with np.savez("views.npz", x=x, x_plus=x_plus): two arrays (n, d), row i of each
 one view of sample i. In JSON, values that do not exist are null and infinities are strings.
+"""
+_SWEEP = """\
+Classify a loss at every point of a grid of settings, into a zarr store, with a phase diagram.
+
+Killed or interrupted, it goes on with --resume where it was, to the same bytes.
+"""
+_SWEEP_EPILOG = """\
+example:
+  pyssl sweep sweep.toml --store sweep.zarr --resume
+
+where sweep.toml holds
+
+  loss = {name = "infonce", partition = "joint"}
+  moments = {dim = 64, spectral_exponent = 1.0}  # or {views = "views.npz"}
+
+  [axes]
+  temperature = {from = 0.1, to = 10.0, points = 100, spacing = "log"}
+  weight_decay = [0.0, 0.1, 0.2]
 """
 
 
@@ -137,6 +156,19 @@ def _parser() -> _Parser:
     _add_settings(table, default="infonce")
     table.add_argument("--json", action="store_true", help="print JSON instead of a table")
     table.set_defaults(run=_classify)
+
+    grid = _command(commands, "sweep", "classify on a grid of settings", _SWEEP, _SWEEP_EPILOG)
+    grid.add_argument("sweep", metavar="SWEEP", help=".toml file")
+    grid.add_argument("--store", required=True, metavar="STORE", help="zarr store to write")
+    grid.add_argument(
+        "--resume", action="store_true", help="go on with a store that is there already"
+    )
+    grid.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where to write the phase diagram (default: STORE with .png for its suffix)",
+    )
+    grid.set_defaults(run=_sweep)
     return parser
 
 
@@ -228,6 +260,31 @@ def _classify(options: argparse.Namespace) -> None:
         print(json.dumps(found.as_dict(), indent=1, allow_nan=False))
     else:
         print(found)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from pyssl import _phase as plots
+    from pyssl import _sweep_file, sweeps
+
+    with _input():
+        out = options.out or Path(options.store).with_suffix(".png")
+        path = report.writable(out)
+        start = sweeps.prepare(
+            **_sweep_file.read(options.sweep),
+            store=options.store,
+            resume=options.resume,
+            progress=sys.stderr.isatty(),
+        )
+    with _checks.needs("the phase diagram needs Matplotlib"):
+        import matplotlib as mpl  # noqa: F401
+    found = start()
+    print(sweeps.summary(found))
+    picture = plots.overview(found)
+    if picture is None:
+        print(f"wrote {options.store}; no picture: fewer than two axes of numbers")
+    else:
+        path.write_bytes(picture)
+        print(f"wrote {options.store} and {path}")
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._drawing import INK, axes, finish
+from pyssl._phase import phase_diagram
 from pyssl._training_plots import flow, verification
 from pyssl.collapse import Cause, CollapseReport
 from pyssl.spectral import SpectralLandscape
@@ -27,6 +28,7 @@ __all__ = [
     "budget",
     "flow",
     "modes",
+    "phase_diagram",
     "pictures",
     "plane",
     "spectrum",

@@ -390,6 +390,7 @@ DOORS += [
 # Public, annotated with arrays, and no door: with the reason.
 NO_DOORS = {
     "Landscape": "an interface",
+    "sweep": "takes a mapping of arrays; see test_sweeps.py",
     **dict.fromkeys(
         (
             "CollapseReport",

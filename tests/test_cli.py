@@ -48,7 +48,7 @@ def test_version():
     assert (done.returncode, done.stdout, done.stderr) == (0, f"pyssl {pyssl.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", [[], ["report"], ["classify"]])
+@pytest.mark.parametrize("command", [[], ["report"], ["classify"], ["sweep"]])
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main([*command, "--help"])
@@ -206,7 +206,7 @@ def test_bad_usage(command, options, message, views, folder, capsys):
     ("arguments", "message"),
     [
         ("", "arguments are required: COMMAND"),
-        ("sweep", "invalid choice: 'sweep'"),
+        ("train", "invalid choice: 'train'"),
         ("classify", "arguments are required: VIEWS"),
         ("report views.npz --image-shape 8", "expected HxW such as 28x28, got '8'"),
         ("report views.npz --image-shape 8x8", "image_shape must hold 6 inputs, got 8 x 8"),
@@ -333,3 +333,123 @@ def test_reader_that_has_seen_enough(views, folder):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+# ---- sweeps --------------------------------------------------------------------------------------
+
+SWEEP = """
+embedding_dim = 4
+[loss]
+name = "infonce"
+partition = "joint"
+[moments]
+dim = 6
+[axes]
+spectral_exponent = [0.5, 2.0]
+temperature = {from = 0.1, to = 10.0, points = 5, spacing = "log"}
+weight_decay = {from = 0.0, to = 1.0, points = 4}
+"""
+
+
+@pytest.fixture
+def sweep_file(folder: Path) -> str:
+    for package in ("xarray", "zarr", "matplotlib"):
+        pytest.importorskip(package)
+    (folder / "sweep.toml").write_text(SWEEP)
+    return "sweep.toml"
+
+
+def test_sweep_end_to_end(sweep_file, folder, capsys):
+    assert cli.main(["sweep", sweep_file, "--store", "out.zarr"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    ds = pytest.importorskip("xarray").open_zarr("out.zarr", consolidated=False)
+    sizes = {"spectral_exponent": 2, "temperature": 5, "weight_decay": 4}
+    assert dict(ds["kind"].sizes) == sizes
+    np.testing.assert_array_equal(ds["temperature"], np.geomspace(0.1, 10.0, 5))
+    loss = pyssl.InfoNCE(temperature=10.0, partition="joint")
+    a = np.arange(1.0, 7.0) ** -2.0
+    moments = pyssl.Moments(np.diag(a + 0.1), np.diag(a))
+    expected = pyssl.classify(loss.population(moments, 4, weight_decay=1.0 / 3.0))
+    corner = ds.isel(spectral_exponent=1, temperature=4, weight_decay=1)
+    assert corner["rank"] == expected.rank
+    assert abs(corner["value"] - expected.minimum.value) < 1e-12
+    counts = np.bincount(ds["kind"].values.ravel(), minlength=3)
+    for kind, count in zip(pyssl.Collapse, counts, strict=True):
+        assert re.search(rf"^  {kind} +{count} +{count / 40:.1%}$", out, re.MULTILINE)
+    assert out.splitlines()[-1] == "wrote out.zarr and out.png"
+    assert (folder / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_resumes_only_when_told(sweep_file, capsys):
+    assert cli.main(["sweep", sweep_file, "--store", "out.zarr", "--out", "first.png"]) == 0
+    capsys.readouterr()
+    assert "out.zarr' exists" in refused(capsys, "sweep", sweep_file, "--store", "out.zarr")
+    again = ["sweep", sweep_file, "--store", "out.zarr", "--resume", "--out", "second.png"]
+    assert cli.main(again) == 0
+    assert Path("first.png").read_bytes() == Path("second.png").read_bytes()
+
+
+def test_sweep_of_views(views, folder, capsys):
+    pytest.importorskip("zarr")
+    text = (
+        f"loss = 'spectral'\nmoments = {{views = '{views}'}}\naxes = {{weight_decay = [0.0, 0.5]}}"
+    )
+    (folder / "views.toml").write_text(text)
+    assert cli.main(["sweep", "views.toml", "--store", "out.zarr"]) == 0
+    assert "no picture: fewer than two axes" in capsys.readouterr().out
+    assert not Path("out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("dim = 6", "dim =", "sweep.toml: is not TOML: Invalid value"),
+        ("[axes]", "[axis]", "axis = .* is unknown; known are loss, moments, axes"),
+        ('name = "infonce"', "", "loss.name is missing"),
+        ('name = "infonce"', 'name = "info"', "loss.name must be one of .*, got 'info'"),
+        ("partition", "division", "loss.division = 'joint' is unknown"),
+        ('"joint"', '"odd"', "partition must be one of .*, got 'odd'"),
+        ("dim = 6", "dim = 0", "moments.dim must be at least 1, got 0"),
+        ("dim = 6", "noise = 0.1", "moments must have views, .*, or dim"),
+        ("dim = 6", "views = 'nowhere.npz'", "nowhere.npz: no such file"),
+        ("dim = 6", "dim = 6\nspectral_exponent = 1.0", "spectral_exponent = 1 is an axis too"),
+        ("spectral_exponent", "invariance", "axes.invariance = .* is unknown|got 'invariance'"),
+        ("[0.5, 2.0]", "[]", r"axes.spectral_exponent must have at least one value, got \[\]"),
+        ("[0.5, 2.0]", "[0.5, 'a']", "axes.spectral_exponent must hold numbers, got 'a'"),
+        ("[0.5, 2.0]", "[0.5, true]", "axes.spectral_exponent must hold numbers, got True"),
+        ("[0.5, 2.0]", "2.0", "axes.spectral_exponent must be a list or a table .*, got 2.0"),
+        ("points = 5", "points = 'a'", "axes.temperature.points must be an integer, got 'a'"),
+        ("points = 5", "number = 5", "axes.temperature.number = 5 is unknown"),
+        ("from = 0.1", "from = -0.1", "axes.temperature.from must be > 0, got -0.1"),
+        ("to = 1.0", "to = -1.0", "weight_decay.* must be >= 0"),
+        ("embedding_dim = 4", "embedding_dim = 'a'", "embedding_dim must be an integer, got 'a'"),
+        ("embedding_dim = 4", "outputs = ['colour']", "outputs must be one of .*, got 'colour'"),
+    ],
+)
+def test_sweep_of_a_bad_file(old, new, message, sweep_file, folder, capsys):
+    assert old in SWEEP
+    (folder / sweep_file).write_text(SWEEP.replace(old, new, 1))
+    assert re.search(message, refused(capsys, "sweep", sweep_file, "--store", "out.zarr"))
+    assert [path.name for path in folder.iterdir()] == [sweep_file]
+
+
+def test_sweep_into_the_store_of_another(sweep_file, folder, capsys):
+    assert cli.main(["sweep", sweep_file, "--store", "out.zarr"]) == 0
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    (folder / sweep_file).write_text(SWEEP.replace("0.1", "0.2"))
+    before[folder / sweep_file] = (folder / sweep_file).stat().st_mtime_ns
+    message = refused(capsys, "sweep", sweep_file, "--store", "out.zarr", "--resume")
+    assert "its axis temperature has other values" in message
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("package", ["xarray", "zarr", "matplotlib"])
+def test_sweep_without_a_package(package, sweep_file, folder, capsys, monkeypatch):
+    loaded = [name for name in sys.modules if name == package or name.startswith(f"{package}.")]
+    for name in {package, *loaded}:
+        monkeypatch.setitem(sys.modules, name, None)
+    err = failed(capsys, "sweep", sweep_file, "--store", "out.zarr")
+    assert 'python -m pip install "pyssl-landscapes[' in err and package in err
+    assert [path.name for path in folder.iterdir()] == [sweep_file]

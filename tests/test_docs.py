@@ -18,6 +18,9 @@ SOURCES = sorted([*(ROOT / "pyssl").rglob("*.py"), *(ROOT / "cpp").glob("*.[ch]p
 
 # What examples with these names need beside the library.
 NEEDS = {
+    "pyssl.sweep(": "zarr",
+    "pyssl sweep": "zarr",
+    "phase_diagram(": "matplotlib",
     "LinearSSL": "sklearn",
     "pyssl.plots": "matplotlib",
     ".page(": "matplotlib",
