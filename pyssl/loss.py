@@ -68,6 +68,14 @@ class Loss(ABC):
         return False
 
     @property
+    def units_scale_free(self) -> bool:
+        """Whether the loss does not change when one unit of the embeddings is multiplied.
+
+        By a number that is not small beside an epsilon of the loss.
+        """
+        return False
+
+    @property
     def embedding_unit(self) -> float:
         """The variance of embeddings at which the loss bends: learned modes are of its order."""
         return 1.0

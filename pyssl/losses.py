@@ -504,6 +504,10 @@ class BarlowTwins(Loss):
     def scale_free(self) -> bool:
         return self.normalize and self.epsilon == 0.0
 
+    @property
+    def units_scale_free(self) -> bool:
+        return self.normalize
+
     def duplicate_threshold(self, moments: Moments) -> float:
         """Return the redundancy below which two units duplicate each other.
 

@@ -14,20 +14,25 @@ import scipy.linalg
 from pyssl import _checks
 from pyssl._numerical_classification import RANK_TOLERANCE, canonical_modes
 from pyssl._pencil import Array, descending, readonly
+from pyssl._training import train
 from pyssl.landscape import Landscape
 from pyssl.loss import Loss
 from pyssl.measures import effective_rank
 from pyssl.moments import Moments
-from pyssl.solvers import minimize
+from pyssl.solvers import MinimizeState, minimize
 from pyssl.spectral import SpectralLandscape
+from pyssl.testing import gaussian_views
 
 __all__ = ["Verification", "verify"]
 
 _ROWS_PRINTED = 24
-# Differences count beyond this many standard errors of the noise seen between both halves.
+# Differences count beyond this many standard errors.
 _SIGMAS = 3.0
-# Training starts here, in units of where the loss bends: small, as theory 2.7 has it.
-_START = 1e-3
+# Views drawn anew for a loss that goes over all pairs: a fraction of theirs, but not fewer than
+# this, as far as there are.
+_SHARE, _FEWEST = 4, 1000
+# Anchors of which the negatives that count are counted.
+_ANCHORS = 256
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,10 +54,11 @@ class Verification:
     theory_spectrum, trained_spectrum : (d,) ndarray
         n_j = v_j'S W'W S v_j in theory's modes v_j; shares of their sum for scale-free losses.
     noise : (d,) ndarray
-        Standard error of trained - theory, from training on both halves of the views; inf where
-        tied modes leave open which of them are learned.
+        Standard error of trained - theory where theory holds, from views drawn anew; inf where tied
+        modes leave open which of them are learned, nan without redraws.
     beyond_noise : (d,) ndarray of bool
-        Modes that differ by more than three of those.
+        Modes that differ by more than three of those and by more than d/n of the largest amplitude,
+        to which order the noise of moments, sqrt(d/n), bends what theory says.
     spectrum_error : float
         Largest |trained - theory| over the largest theory amplitude.
     subspace_angle : float
@@ -144,8 +150,9 @@ def verify(
     embedding_dim: int,
     weight_decay: float = 0.0,
     restarts: int = 1,
+    redraws: int = 6,
     rng: np.random.Generator | int | None = None,
-    callback: Callable[[Any], Any] | None = None,
+    callback: Callable[[MinimizeState], Any] | None = None,
 ) -> Verification:
     """Train the linear model on the views, and set the end beside what theory predicts.
 
@@ -159,11 +166,15 @@ def verify(
     weight_decay : float, optional
         g >= 0.
     restarts : int, optional
-        Small random starts of the training, of which the lowest end counts.
+        Small random starts of the training, of which the lowest end counts; and of the search for
+        theory's minimum, where it has no closed form.
+    redraws : int, optional
+        Trainings on views drawn anew, by which the noise is known: 0, or at least 2.
     rng : numpy.random.Generator or int, optional
-        Of the starts; 0 by default.
+        Of the starts and of the views drawn anew; 0 by default.
     callback : callable, optional
-        Progress, as for `minimize`.
+        Called with a `MinimizeState` at every iteration of the training on these views; a true
+        result stops that run.
 
     Returns
     -------
@@ -180,10 +191,19 @@ def verify(
 
     Notes
     -----
-    Source: theory 3. Theory takes the moments of the same views, so that their noise is in both;
-    what is left is the noise of higher moments, seen by training on both halves of the views too,
-    and what theory leaves out: that there are finitely many negatives, that views need not be
-    Gaussian (InfoNCE, NT-Xent), and corrections in 1/effective rank (NT-Xent).
+    Source: theory 3. Theory takes the moments of the same views, so that their noise is in both.
+    What is left is the noise of what else enters the loss, and what theory leaves out: that there
+    are finitely many negatives, that views need not be Gaussian (InfoNCE, NT-Xent), and corrections
+    in 1/effective rank (NT-Xent).
+
+    The noise is the spread of trained - theory over views drawn anew as theory supposes them, so
+    that views of another kind do not hide behind noise of their own. Where theory needs Gaussian
+    views, these are Gaussian, with the same moments (and fewer, with the noise scaled by
+    sqrt(n)). Elsewhere theory holds for any views and only knows both views of a pair together:
+    there they are swapped, each pair with probability 1/2.
+
+    Training is L-BFGS in whitened coordinates from a small random start, to a gradient of 1e-8 of
+    its size at embeddings that vary by one unit.
 
     Examples
     --------
@@ -201,32 +221,22 @@ def verify(
         raise ValueError(f"x must have at least 4 rows, two in each half, got {len(first)}")
     k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
     g = _checks.real("weight_decay", weight_decay, minimum=0.0)
-    count = _checks.integer("restarts", restarts, minimum=1)
+    runs = _checks.integer("restarts", restarts, minimum=1)
     generator = _checks.generator("rng", 0 if rng is None else rng)
 
-    whole = _run(loss, first, second, k, g, count, generator, callback)
-    halves = [
-        _run(loss, first[part], second[part], k, g, count, generator, callback)
-        for part in (slice(0, None, 2), slice(1, None, 2))
-    ]
-    covectors, alignments = _basis(whole.land, whole.moments)
+    count = _checks.integer("redraws", redraws, minimum=0)
+    if count == 1:
+        raise ValueError("redraws must be 0 or at least 2, got 1")
 
-    def spectrum(end: _End) -> Array:
-        return _amplitudes(end.weights, covectors, loss.scale_free)
-
-    theory, trained = spectrum(whole.predicted), spectrum(whole.trained)
-    first_gap, second_gap = (spectrum(h.trained) - spectrum(h.predicted) for h in halves)
-    # half the difference of two halves has the standard error of the whole; a single one is a poor
-    # estimate, so none counts for less than all modes' together, in proportion to their amplitudes
-    apart, scale = 0.5 * np.abs(first_gap - second_gap), np.maximum(theory, trained)
-    known = scale > RANK_TOLERANCE * scale.max(initial=0.0)
-    relative = apart[known] / scale[known]
-    common = math.sqrt(float(np.mean(relative**2))) if known.any() else 0.0
-    noise = np.maximum(apart, common * scale)
-    if whole.degenerate:
-        noise = np.full_like(noise, np.inf)
+    first, second = _centered(first, second)
+    whole = _run(loss, first, second, k, g, runs, generator, callback)
+    theory, trained = _spectra(whole, loss)
+    noise = np.full_like(theory, np.nan if count == 0 else np.inf)
+    if count and not whole.degenerate:
+        noise = _noise(loss, whole, first, second, count, generator)
     top = max(float(theory.max(initial=0.0)), float(np.finfo(float).tiny))
     gap = np.abs(trained - theory)
+    bend = RANK_TOLERANCE + len(theory) / len(first)
     return Verification(
         loss=repr(loss),
         level=whole.level,
@@ -235,17 +245,17 @@ def verify(
         weight_decay=g,
         theory_rank=whole.predicted.rank,
         trained_rank=whole.trained.rank,
-        alignments=readonly(alignments),
+        alignments=readonly(_basis(whole.land, whole.moments)[1]),
         theory_spectrum=readonly(theory),
         trained_spectrum=readonly(trained),
         noise=readonly(noise),
-        beyond_noise=readonly(gap > _SIGMAS * noise + RANK_TOLERANCE * top),
+        beyond_noise=readonly(gap > _SIGMAS * noise + bend * top),
         spectrum_error=float(gap.max(initial=0.0)) / top,
         subspace_angle=_angle(whole),
         theory_value=whole.predicted.value,
         trained_value=whole.trained.value,
-        converged=whole.converged and all(half.converged for half in halves),
-        reasons=_reasons(loss, whole, first, theory),
+        converged=whole.converged,
+        reasons=_reasons(loss, whole, first, second, theory),
     )
 
 
@@ -259,6 +269,7 @@ class _Run:
     moments: Moments
     land: Any  # theory's landscape
     level: str
+    weight_decay: float
     predicted: _End
     degenerate: bool  # whether theory leaves open which modes are learned
     trained: _End
@@ -274,23 +285,31 @@ class _End:
     rank: int
 
 
+def _centered(x: npt.NDArray[Any], x_plus: npt.NDArray[Any]) -> tuple[Array, Array]:
+    mean = 0.5 * (x.mean(axis=0, dtype=np.float64) + x_plus.mean(axis=0, dtype=np.float64))
+    return np.asarray(x - mean, dtype=np.float64), np.asarray(x_plus - mean, dtype=np.float64)
+
+
 def _run(
     loss: Loss,
-    x: npt.NDArray[Any],
-    x_plus: npt.NDArray[Any],
+    x: Array,
+    x_plus: Array,
     k: int,
     g: float,
     restarts: int,
     rng: np.random.Generator,
-    callback: Callable[[Any], Any] | None,
+    callback: Callable[[MinimizeState], Any] | None = None,
+    start: Array | None = None,
 ) -> _Run:
-    mean = 0.5 * (x.mean(axis=0, dtype=np.float64) + x_plus.mean(axis=0, dtype=np.float64))
-    x, x_plus = (np.asarray(side - mean, dtype=np.float64) for side in (x, x_plus))
+    """Predict and train; from `start` where it is given, else from small random W."""
     moments = Moments.from_views(x, x_plus).centered()
     level, land = loss.sharpest(moments, k, g)
     unit = 0.0 if loss.scale_free else loss.embedding_unit
 
     def end(weights: Array, value: float) -> _End:
+        if loss.units_scale_free:
+            variance = np.einsum("ij,ij->i", weights @ moments.covariance, weights)
+            weights = weights / np.sqrt(np.where(variance > 0.0, variance, 1.0))[:, None]
         spectrum = np.maximum(descending(weights @ moments.covariance @ weights.T), 0.0)
         floor = RANK_TOLERANCE * max(float(spectrum[0]), unit)
         return _End(weights, value, int(np.count_nonzero(spectrum > floor)))
@@ -305,23 +324,53 @@ def _run(
     else:
         predicted = minimize(land, restarts=restarts, rng=rng)
 
-    variance = max(float(np.trace(moments.covariance)), float(np.finfo(float).tiny))
-    size = _START * math.sqrt(loss.embedding_unit / variance)
-    batch = loss.empirical(x, x_plus, k, g)
+    # decay only shrinks a scale-free W: its directions are trained without
+    batch = loss.empirical(x, x_plus, k, 0.0 if loss.scale_free else g)
     results = [
-        minimize(batch, size * rng.standard_normal(batch.shape), rng=rng, callback=callback)
-        for _ in range(restarts)
+        train(
+            batch,
+            moments,
+            loss.embedding_unit,
+            rng,
+            start=start if run == 0 else None,
+            run=run,
+            callback=callback,
+        )
+        for run in range(restarts)
     ]
-    best = min(results, key=lambda result: float(result.value))
+    best = min(results, key=lambda result: result.value)
     return _Run(
         moments,
         land,
         level,
+        g,
         end(predicted.weights, float(predicted.value)),
         getattr(predicted, "degenerate", False),
-        end(best.weights, float(best.value) - loss.log_candidates(len(x))),
-        bool(best.converged),
+        end(best.weights, best.value - loss.log_candidates(len(x))),
+        best.converged,
     )
+
+
+def _noise(
+    loss: Loss, whole: _Run, x: Array, x_plus: Array, count: int, rng: np.random.Generator
+) -> Array:
+    """Return the standard error of trained - theory by mode, from views drawn anew."""
+    n = drawn = len(x)
+    if loss.needs_gaussian_views:
+        drawn = max(n // _SHARE, min(n, _FEWEST))
+    ends = []
+    for _ in range(count):
+        if loss.needs_gaussian_views:
+            views = _centered(*gaussian_views(whole.moments, drawn, rng))
+        else:
+            swapped = rng.random((n, 1)) < 0.5
+            views = np.where(swapped, x_plus, x), np.where(swapped, x, x_plus)
+        k, g = whole.land.shape[0], whole.weight_decay
+        ends.append(_spectra(_run(loss, *views, k, g, 1, rng, start=whole.trained.weights), loss))
+    theory, trained = (np.array(side) for side in zip(*ends, strict=True))
+    spread = math.sqrt(drawn / n) * (trained - theory).std(axis=0, ddof=1)
+    # of a single mode that is a poor estimate: what all modes show counts as one more redraw
+    return np.asarray(np.sqrt(((count - 1) * spread**2 + np.mean(spread**2)) / count))
 
 
 # ---- side by side --------------------------------------------------------------------------------
@@ -344,6 +393,15 @@ def _amplitudes(weights: Array, covectors: Array, shares: bool) -> Array:
     return np.asarray(amplitudes)
 
 
+def _spectra(run: _Run, loss: Loss) -> tuple[Array, Array]:
+    """Return what theory and training learn of theory's modes, (d,) each."""
+    covectors, _ = _basis(run.land, run.moments)
+    theory, trained = (
+        _amplitudes(end.weights, covectors, loss.scale_free) for end in (run.predicted, run.trained)
+    )
+    return theory, trained
+
+
 def _angle(run: _Run) -> float:
     """Return the largest principal angle between the learned subspaces, as the views vary."""
     rank = run.predicted.rank
@@ -358,7 +416,9 @@ def _angle(run: _Run) -> float:
     return float(scipy.linalg.subspace_angles(*spans).max())
 
 
-def _reasons(loss: Loss, run: _Run, x: npt.NDArray[Any], theory: Array) -> tuple[str, ...]:
+def _reasons(
+    loss: Loss, run: _Run, x: npt.NDArray[Any], x_plus: npt.NDArray[Any], theory: Array
+) -> tuple[str, ...]:
     reasons = []
     if not run.converged:
         reasons.append("the training did not converge")
@@ -366,9 +426,13 @@ def _reasons(loss: Loss, run: _Run, x: npt.NDArray[Any], theory: Array) -> tuple
     if run.degenerate:
         reasons.append("modes tie at the capacity: which of them are learned is arbitrary")
     if loss.log_candidates(n) > 0.0:
+        counting = _negatives_that_count(
+            loss, x @ run.trained.weights.T, x_plus @ run.trained.weights.T
+        )
         reasons.append(
-            f"theory has infinitely many negatives, the batch {n - 1} a sample: a relative change"
-            f" of order 1/n = {1.0 / n:.1e}"
+            f"theory has infinitely many negatives; of the {n - 1} that a sample has here, softmax"
+            f" weighs as many as {counting:.3g} equal ones: a relative change of order"
+            f" {1.0 / counting:.1e}"
         )
     if loss.needs_gaussian_views:
         excess, error = _excess_kurtosis(x, run.moments)
@@ -377,14 +441,34 @@ def _reasons(loss: Loss, run: _Run, x: npt.NDArray[Any], theory: Array) -> tuple
                 f"theory takes views to be Gaussian; theirs have fourth moments {excess:+.1%} away"
                 f" from that ({error:.1%} would be noise)"
             )
-    if loss.scale_free:
+    if loss.scale_free and loss.needs_gaussian_views:
         spread = effective_rank(theory) if theory.any() else math.nan
         reasons.append(
-            f"theory is to leading order in 1/effective rank; the effective rank is {spread:.3g}"
+            "theory has the negatives' second cumulant alone, which leaves corrections in"
+            f" 1/effective rank; the effective rank is {spread:.3g}"
         )
-    if run.level == "effective":
+    elif run.level == "effective":
         reasons.append("theory is the fourth-order expansion, not the exact expectation")
     return tuple(reasons)
+
+
+def _negatives_that_count(loss: Any, z: Array, z_plus: Array) -> float:
+    """Return 1 over the mean of sum w^2, w the softmax weights of an anchor's negatives."""
+    if loss.scale_free:
+        lengths = (np.linalg.norm(side, axis=1, keepdims=True) for side in (z, z_plus))
+        z, z_plus = (
+            side / np.where(length > 0.0, length, 1.0)
+            for side, length in zip((z, z_plus), lengths, strict=True)
+        )
+    anchors = z[:: max(1, len(z) // _ANCHORS)]
+    logits = anchors @ z_plus.T
+    if getattr(loss, "similarity", "dot") == "sqeuclidean":
+        logits -= 0.5 * np.sum(z_plus**2, axis=1)
+    logits /= loss.temperature
+    np.fill_diagonal(logits[:, :: max(1, len(z) // _ANCHORS)], -np.inf)  # the positives
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return 1.0 / float(np.mean(np.sum(weights**2, axis=1)))
 
 
 def _excess_kurtosis(x: npt.NDArray[Any], moments: Moments) -> tuple[float, float]:
