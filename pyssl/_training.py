@@ -80,9 +80,10 @@ def train(
 
     probe = rng.standard_normal(k * m)
     scale = float(np.abs(evaluate(probe / math.sqrt(m))[1]).max())
-    first = _START * probe if start is None else (start @ (moments.covariance @ away.T)).ravel()
     if start is not None:
-        first /= unit
+        first = (start @ (moments.covariance @ away.T)).ravel() / unit
+    else:  # where the scale of W makes no difference, none is small
+        first = probe / math.sqrt(m) if getattr(land, "scale_free", False) else _START * probe
     iteration = 0
 
     def report(intermediate_result: Any) -> None:

@@ -60,7 +60,7 @@ class Verification:
         Modes that differ by more than three of those and by more than d/n of the largest amplitude,
         to which order the noise of moments, sqrt(d/n), bends what theory says.
     spectrum_error : float
-        Largest |trained - theory| over the largest theory amplitude.
+        Largest |trained - theory| over the largest theory amplitude; nan where theory learns none.
     subspace_angle : float
         Largest principal angle, in radians, between the learned subspaces; nan where nothing is
         learned or the ranks differ.
@@ -115,7 +115,7 @@ class Verification:
                 f" embedding dim {self.embedding_dim}, weight decay {self.weight_decay:g}"
             ),
             (
-                f"rank {self.theory_rank} and {self.trained_rank}; spectra within"
+                f"rank {self.theory_rank} and {self.trained_rank}; spectra differ by up to"
                 f" {self.spectrum_error:.2g} of the largest amplitude,"
                 f" {int(self.beyond_noise.sum())} mode(s) beyond noise"
             ),
@@ -234,9 +234,12 @@ def verify(
     noise = np.full_like(theory, np.nan if count == 0 else np.inf)
     if count and not whole.degenerate:
         noise = _noise(loss, whole, first, second, count, generator)
-    top = max(float(theory.max(initial=0.0)), float(np.finfo(float).tiny))
+    top = float(theory.max(initial=0.0)) if whole.predicted.rank else math.nan
     gap = np.abs(trained - theory)
-    bend = RANK_TOLERANCE + len(theory) / len(first)
+    # where theory learns nothing the loss itself says what is little
+    little = (RANK_TOLERANCE + len(theory) / len(first)) * (
+        top if whole.predicted.rank else 1.0 if loss.scale_free else loss.embedding_unit
+    )
     return Verification(
         loss=repr(loss),
         level=whole.level,
@@ -249,7 +252,7 @@ def verify(
         theory_spectrum=readonly(theory),
         trained_spectrum=readonly(trained),
         noise=readonly(noise),
-        beyond_noise=readonly(gap > _SIGMAS * noise + bend * top),
+        beyond_noise=readonly(gap > _SIGMAS * noise + little),
         spectrum_error=float(gap.max(initial=0.0)) / top,
         subspace_angle=_angle(whole),
         theory_value=whole.predicted.value,

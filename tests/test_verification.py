@@ -118,6 +118,8 @@ def test_offsets_and_float32_make_no_difference():
         ({"embedding_dim": 0}, ValueError, "embedding_dim"),
         ({"weight_decay": -1.0}, ValueError, "weight_decay"),
         ({"restarts": 0}, ValueError, "restarts"),
+        ({"redraws": -1}, ValueError, "redraws"),
+        ({"redraws": 1}, ValueError, "redraws must be 0 or at least 2, got 1"),
         ({"rng": "seed"}, TypeError, "rng"),
     ],
 )
