@@ -39,6 +39,7 @@ class Study:
     n: int  # pairs
     views: tuple[str, ...] = ("even", "geometric", "blocks")
     narrow: bool = False  # from d = 32 one k instead of two
+    large: tuple[int, ...] = (4, 8, 16, 32, 64)  # d of the settings of 20,000 pairs
     restarts: int = 1
     part: float = 0.1  # of the decay of complete collapse, where no formula knows the others
 
@@ -47,21 +48,24 @@ STUDIES = [
     Study("spectral", pyssl.SpectralContrastive(), 4.0, 8000),
     Study("barlow", pyssl.BarlowTwins(redundancy=1.0, normalize=False), 4.0, 8000),
     Study("squared_vicreg", pyssl.SquaredVICReg(1.5), 4.0, 8000),
-    Study("infonce", pyssl.InfoNCE(), 2.0, 4000, ("geometric", "blocks"), narrow=True),
+    Study("infonce", pyssl.InfoNCE(), 2.0, 4000, ("geometric", "blocks"), True, (8, 64)),
     Study(
         "infonce_dot",
         pyssl.InfoNCE(similarity="dot"),
         1.0,
         4000,
         ("geometric", "blocks"),
-        narrow=True,
+        True,
+        (8, 32),
     ),
-    Study("vicreg", pyssl.VICReg(), 4.0, 4000, restarts=4),
+    Study("vicreg", pyssl.VICReg(), 1000.0, 4000, narrow=True, large=(8, 16, 32), restarts=4),
     Study(
         "vicreg_soft",
         pyssl.VICReg(invariance=1.0, variance=4.0, epsilon=0.1),
-        4.0,
+        1000.0,
         4000,
+        narrow=True,
+        large=(8, 16, 32),
         restarts=4,
         part=0.4,
     ),
@@ -70,11 +74,13 @@ STUDIES = [
         pyssl.BarlowTwins(redundancy=0.5, epsilon=0.0),
         4.0,
         4000,
+        narrow=True,
+        large=(),
         restarts=4,
     ),
-    Study("ntxent_0.5", pyssl.NTXent(0.5), 4.0, 2000),
-    Study("ntxent_1", pyssl.NTXent(1.0), 4.0, 2000),
-    Study("ntxent_2", pyssl.NTXent(2.0), 4.0, 2000),
+    Study("ntxent_0.5", pyssl.NTXent(0.5), 4.0, 2000, large=()),
+    Study("ntxent_1", pyssl.NTXent(1.0), 4.0, 2000, large=()),
+    Study("ntxent_2", pyssl.NTXent(2.0), 4.0, 2000, ("even",), large=()),
 ]
 
 
@@ -100,8 +106,9 @@ class Setting:
 def settings(study: Study, *, large: bool) -> Iterator[Setting]:
     """Yield the settings of a loss; `large`: few, of 20,000 pairs."""
     if large:
-        for d, k in ((4, 2), (8, 4), (16, 8), (32, 8), (64, 16)):
-            yield Setting("geometric", d, k, "dimensional", 20_000, 1000 + d)
+        for d in study.large:
+            for kind in ("none", "dimensional"):
+                yield Setting("geometric", d, d // (2 if d < 32 else 4), kind, 20_000, 1000 + d)
         return
     kinds: tuple[str, ...] = ("none", "dimensional", "complete")
     if study.loss.scale_free or study.loss.units_scale_free:
@@ -112,11 +119,6 @@ def settings(study: Study, *, large: bool) -> Iterator[Setting]:
             for number, k in enumerate(ks):
                 for kind in kinds:
                     yield Setting(views, d, k, kind, study.n, 100 * d + number)
-    if len(kinds) == 1:
-        for d in (8, 16, 24):
-            for views in ("even", "geometric", "blocks"):
-                for k in (d // 4, d - 1):
-                    yield Setting(views, d, k, "none", study.n, 1000 * d + k)
 
 
 def moments_of(setting: Setting, level: float) -> pyssl.Moments:
@@ -165,7 +167,7 @@ def decay_of(study: Study, kind: str, x: np.ndarray, x_plus: np.ndarray, k: int)
     if kind == "complete":
         return 1.15 * float(at[0])
     rank = max(1, k // 2)
-    if np.isnan(at[rank - 1]):
+    if np.isnan(at[rank]):
         return study.part * float(at[0])
     return float(np.sqrt(at[rank - 1] * at[rank]))
 
@@ -183,12 +185,22 @@ def theory_rank(study: Study, moments: pyssl.Moments, k: int, g: float) -> int:
 
 
 def near(study: Study, moments: pyssl.Moments, k: int, g: float) -> bool:
-    """Return whether a weight decay a little smaller or larger has another rank."""
+    """Return whether theory's answer changes within 2%: what decides is the decay.
+
+    For losses without decay: whether the alignments of the last mode that has room and of the next
+    differ by less.
+    """
     if study.loss.scale_free or study.loss.units_scale_free:
-        return False
-    first = float(critical(study.loss.sharpest(moments, k)[1])[0])
-    around = (g * (1.0 - NEAR), g * (1.0 + NEAR)) if g else (0.0, NEAR * first)
-    return len({theory_rank(study, moments, k, decay) for decay in around}) > 1
+        rho = moments.alignments
+        return k < len(rho) and bool(rho[k - 1] - rho[k] <= NEAR * rho[k - 1])
+    land = study.loss.sharpest(moments, k)[1]
+    if g:
+        around = [(moments, g * (1.0 - NEAR)), (moments, g * (1.0 + NEAR))]
+    elif isinstance(land, pyssl.SpectralLandscape):
+        around = [(moments, 0.0), (moments, NEAR * float(critical(land)[0]))]
+    else:  # the decay of complete collapse says nothing of where other modes are lost
+        around = [(moments.with_augmentation_strength(1.0 + s), 0.0) for s in (-NEAR, NEAR)]
+    return len({theory_rank(study, m, k, decay) for m, decay in around}) > 1
 
 
 def run(

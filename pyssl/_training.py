@@ -28,7 +28,8 @@ Floats = npt.NDArray[Any]
 _START = 1e-3
 # Where the descent stops, and what counts as converged: the largest entry of the gradient relative
 # to what it is at embeddings of unit size. Rounding of the value ends descents between the two.
-_AIM, _ENOUGH = 1e-8, 1e-6
+# It also ends where a step lowers the value by less than this of it: on kinks no gradient is small.
+_AIM, _ENOUGH, _LEAST = 1e-8, 1e-6, 1e-14
 _HISTORY = 30
 _MOST = 5000  # evaluations
 
@@ -102,7 +103,7 @@ def train(
         callback=None if callback is None else report,
         options={
             "maxcor": _HISTORY,
-            "ftol": 0.0,
+            "ftol": _LEAST,
             "gtol": _AIM * scale,
             "maxiter": _MOST,
             "maxfun": _MOST,

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import pyssl
+from pyssl._views import digits
 from pyssl.testing import gaussian_views, random_moments
+from pyssl.verification import _negatives_that_count
 
 EXACT = [
     pyssl.SpectralContrastive(),
@@ -138,3 +140,96 @@ def test_random_moments_agree():
         check = pyssl.verify(pyssl.SpectralContrastive(), *views, embedding_dim=2)
         assert check.theory_rank == check.trained_rank == 2
         assert check.spectrum_error < 0.02
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_ntxent_ends_near_its_exact_angular_moments(temperature):
+    loss = pyssl.NTXent(temperature)
+    rho = np.append(np.linspace(0.9, 0.75, 8), np.full(4, 0.1))
+    moments = pyssl.Moments(np.eye(12), np.diag(rho))
+    views = gaussian_views(moments, 1000, np.random.default_rng(0))
+    check = pyssl.verify(loss, *views, embedding_dim=12, redraws=0)
+    assert check.converged
+    assert check.level == "effective"
+    assert check.theory_spectrum.sum() == pytest.approx(1.0)
+    assert check.spectrum_error < 0.1
+    np.testing.assert_array_equal(check.theory_spectrum > 0.01, check.trained_spectrum > 0.01)
+    assert any("1/effective rank" in reason for reason in check.reasons)
+    # water-filling, to leading order, is farther off
+    water = loss.effective(pyssl.Moments.from_views(*views).centered(), 12).minimum().amplitudes
+    leading = np.abs(water / water.sum() - check.trained_spectrum).max()
+    assert leading > 1.3 * np.abs(check.theory_spectrum - check.trained_spectrum).max()
+
+
+def test_units_of_normalised_barlow_twins_are_compared_at_unit_variance():
+    loss = pyssl.BarlowTwins(redundancy=0.5)
+    check = pyssl.verify(loss, *sample(d=6), embedding_dim=4, restarts=3, redraws=0)
+    assert check.theory_rank == check.trained_rank
+    # variance 1 for each of four units, in all modes together
+    assert check.theory_spectrum.sum() == pytest.approx(4.0)
+    assert check.trained_spectrum.sum() == pytest.approx(4.0)
+    assert check.spectrum_error < 0.05
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_vicreg_ends_where_theory_says(decay):
+    check = pyssl.verify(
+        pyssl.VICReg(), *sample(d=6), embedding_dim=4, weight_decay=decay, restarts=2, redraws=0
+    )
+    assert check.theory_rank == check.trained_rank > 0
+    assert check.spectrum_error < 0.05
+    assert check.trained_value == pytest.approx(check.theory_value, rel=1e-2)
+
+
+def test_digits_end_where_theory_says():
+    views = digits(draws=1)
+    for decay, rank in ((0.0, 8), (0.5, 5)):
+        check = pyssl.verify(
+            pyssl.SpectralContrastive(),
+            views.x,
+            views.x_plus,
+            embedding_dim=8,
+            weight_decay=decay,
+            redraws=0,
+        )
+        assert check.theory_rank == check.trained_rank == rank
+        assert check.spectrum_error < 0.02
+
+
+def test_without_redraws_nothing_is_known_of_noise():
+    check = pyssl.verify(pyssl.SpectralContrastive(), *sample(), embedding_dim=2, redraws=0)
+    assert np.isnan(check.noise).all()
+    assert not check.beyond_noise.any()
+    assert check.agrees
+
+
+def test_negatives_that_count_are_those_that_softmax_weighs():
+    rng = np.random.default_rng(0)
+    z, z_plus = rng.standard_normal((2, 40, 2))
+    for loss, logits in (
+        (pyssl.InfoNCE(0.3, "dot"), lambda a, b: a @ b / 0.3),
+        (pyssl.InfoNCE(0.3), lambda a, b: -np.sum((a - b) ** 2) / 0.6),
+        (pyssl.NTXent(0.3), lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b) / 0.3),
+    ):
+        squares = []
+        for i in range(40):
+            weights = np.exp([logits(z[i], z_plus[j]) for j in range(40) if j != i])
+            squares.append(np.sum((weights / weights.sum()) ** 2))
+        assert _negatives_that_count(loss, z, z_plus) == pytest.approx(1.0 / np.mean(squares))
+        # embeddings of no size leave all alike
+        everything = _negatives_that_count(loss, 0.0 * z, 0.0 * z_plus)
+        assert everything == pytest.approx(39.0)
+
+
+def test_callback_sees_the_training_and_stops_it():
+    states = []
+    check = pyssl.verify(
+        pyssl.SpectralContrastive(),
+        *sample(),
+        embedding_dim=2,
+        redraws=0,
+        callback=lambda state: states.append(state) or len(states) == 3,
+    )
+    assert len(states) == 3
+    assert not check.converged
+    assert "the training did not converge" in check.reasons
