@@ -58,15 +58,14 @@ STUDIES = [
         True,
         (8, 32),
     ),
-    Study("vicreg", pyssl.VICReg(), 1000.0, 4000, narrow=True, large=(8, 16, 32), restarts=4),
+    Study("vicreg", pyssl.VICReg(), 1000.0, 4000, narrow=True, large=(8, 16)),
     Study(
         "vicreg_soft",
         pyssl.VICReg(invariance=1.0, variance=4.0, epsilon=0.1),
         1000.0,
         4000,
         narrow=True,
-        large=(8, 16, 32),
-        restarts=4,
+        large=(),
         part=0.4,
     ),
     Study(

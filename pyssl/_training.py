@@ -3,7 +3,8 @@
 A gradient of a contrastive loss is a pass over all pairs and a product with its Hessian costs
 several: where views are white some fifty gradients lead to the minimum, and Newton's steps of
 `minimize`, which would also count the negative curvatures there, cost ten times that. A descent
-from a random start ends at no saddle.
+from a random start ends at no saddle. Only where the landscape has kinks and says where, `minimize`
+goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from pyssl.landscape import Landscape
 from pyssl.moments import Moments
-from pyssl.solvers import MinimizeState
+from pyssl.solvers import MinimizeState, minimize
 
 __all__ = ["Trained", "train"]
 
@@ -65,7 +66,7 @@ def train(
     `moments` are those of the batch and `unit` is the variance of embeddings at which the loss
     bends. W stays in the range of the covariance, outside of which nothing acts but decay.
     """
-    from scipy.optimize import minimize  # slow to import
+    import scipy.optimize  # slow to import
 
     k, d = land.shape
     metric = moments._metric
@@ -95,7 +96,7 @@ def train(
         if callback(MinimizeState(run, iteration, float(intermediate_result.fun), slope)):
             raise StopIteration
 
-    result = minimize(
+    result = scipy.optimize.minimize(
         evaluate,
         first,
         jac=True,
@@ -109,7 +110,9 @@ def train(
             "maxfun": _MOST,
         },
     )
+    weights = result.x.reshape(k, m) @ away
+    if hasattr(land, "with_slopes"):  # on kinks no gradient is small, and L-BFGS stops short
+        found = minimize(land, start=weights)
+        return Trained(found.weights, found.value, found.converged)
     steepest = float(np.abs(result.jac).max())
-    return Trained(
-        result.x.reshape(k, m) @ away, float(result.fun), bool(steepest <= _ENOUGH * scale)
-    )
+    return Trained(weights, float(result.fun), bool(steepest <= _ENOUGH * scale))
