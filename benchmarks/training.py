@@ -309,22 +309,24 @@ def tables(results: list[dict[str, Any]]) -> str:
 
 def _ranks_table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| predicted | d | settings | rank equal | spectra within | median | angle within |",
+        "| predicted | d | settings | rank equal | spectra within | median | median angle |",
         "|---|---|---|---|---|---|---|",
     ]
     for kind in ("none", "dimensional", "complete"):
-        for d in sorted({r["d"] for r in rows}):
-            group = [r for r in rows if (r["kind"], r["d"]) == (kind, d)]
-            if not group:
-                continue
-            equal = sum(r["theory_rank"] == r["trained_rank"] for r in group)
-            errors = [r["spectrum_error"] for r in group]
-            angles = [np.degrees(r["subspace_angle"]) for r in group]
-            angle = "" if np.isnan(angles).all() else f"{np.nanmax(angles):.2g} degrees"
-            spectra = (
-                "| |" if kind == "complete" else f"| {max(errors):.2%} | {np.median(errors):.2%} |"
-            )
-            lines.append(f"| {kind} | {d} | {len(group)} | {equal} {spectra} {angle} |")
+        group = [r for r in rows if r["kind"] == kind]
+        if not group:
+            continue
+        equal = sum(r["theory_rank"] == r["trained_rank"] for r in group)
+        errors = [r["spectrum_error"] for r in group]
+        angles = [np.degrees(r["subspace_angle"]) for r in group]
+        spectra, angle = " | ", ""
+        if kind != "complete":
+            spectra = f"{max(errors):.2%} | {np.median(errors):.2%}"
+            angle = f"{np.nanmedian(angles):.2g} degrees"
+        ds = sorted({r["d"] for r in group})
+        lines.append(
+            f"| {kind} | {', '.join(map(str, ds))} | {len(group)} | {equal} | {spectra} | {angle} |"
+        )
     equal = sum(r["theory_rank"] == r["trained_rank"] for r in rows)
     lines += ["", f"Ranks equal in {equal} of {len(rows)}."]
     for r in rows:
