@@ -48,7 +48,7 @@ STUDIES = [
     Study("spectral", pyssl.SpectralContrastive(), 4.0, 8000),
     Study("barlow", pyssl.BarlowTwins(redundancy=1.0, normalize=False), 4.0, 8000),
     Study("squared_vicreg", pyssl.SquaredVICReg(1.5), 4.0, 8000),
-    Study("infonce", pyssl.InfoNCE(), 2.0, 4000, ("geometric", "blocks"), True, (64, 8)),
+    Study("infonce", pyssl.InfoNCE(), 2.0, 4000, ("geometric", "blocks"), True, (8, 64)),
     Study(
         "infonce_dot",
         pyssl.InfoNCE(similarity="dot"),
