@@ -60,15 +60,6 @@ STUDIES = [
     ),
     Study("vicreg", pyssl.VICReg(), 1000.0, 4000, narrow=True, large=(8, 16)),
     Study(
-        "vicreg_soft",
-        pyssl.VICReg(invariance=1.0, variance=4.0, epsilon=0.1),
-        1000.0,
-        4000,
-        narrow=True,
-        large=(),
-        part=0.4,
-    ),
-    Study(
         "barlow_normalized",
         pyssl.BarlowTwins(redundancy=0.5, epsilon=0.0),
         4.0,
