@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class EmpiricalLandscape(NumericalLandscape):
         self.scale_free = loss.scale_free
         self._views = {x.dtype: (x, x_plus)}
         self._source = x.dtype
-        self._remake = lambda k, g: type(self)(loss, x, x_plus, k, g, bias)
+        self._remake = partial(type(self), loss, x, x_plus, bias=bias)
 
     @cached_property
     def moments(self) -> Moments:

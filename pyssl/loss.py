@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
@@ -507,9 +508,7 @@ class Loss(ABC):
         if _checks.integer("depth", depth, minimum=1) > 1:
             self._lacks(level, "models with more than one layer are not part of this version")
 
-        def make(k: int, g: float) -> Landscape:
-            return self._landscape(level, moments, k, g, bias)
-
+        make = partial(self._landscape, level, moments, bias=bias)
         land = make(k, g)
         if isinstance(land, NumericalLandscape):
             land._remake = make

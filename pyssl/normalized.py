@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -145,7 +145,7 @@ class NTXentLandscape(NumericalLandscape):
         self.loss: Any = loss
         self.moments = moments
         self._mean = moments.mean if moments.mean.any() else None
-        self._remake = lambda k, g: type(self)(loss, moments, k, g, bias)
+        self._remake = partial(type(self), loss, moments, bias=bias)
 
     # -- modes -------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -155,3 +157,12 @@ def test_bad_input(loss):
         loss.empirical(x, x_plus, embedding_dim=0)
     with pytest.raises(ValueError, match=r"W must be \(\.\.\., 2, 4\), got \(2, 3\)"):
         loss.empirical(x, x_plus, embedding_dim=2).value(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_pickles(loss):
+    land = loss.empirical(*views(), embedding_dim=2, weight_decay=0.3, bias=True)
+    again = pickle.loads(pickle.dumps(land))
+    W = directions(land)[0]
+    assert again.value(W) == land.value(W)
+    assert (again._remake(3, 0.1).shape, again._remake(3, 0.1).weight_decay) == ((3, 5), 0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -674,3 +675,15 @@ def test_gaussian_views_have_their_moments() -> None:
     np.testing.assert_allclose(sample_moments.covariance, m.covariance, atol=error)
     np.testing.assert_allclose(sample_moments.cross_covariance, m.cross_covariance, atol=error)
     np.testing.assert_allclose(sample_moments.mean, m.mean, atol=error)
+
+
+@pytest.mark.parametrize(
+    "loss", [pyssl.VICReg(), pyssl.BarlowTwins(), pyssl.BarlowTwins(0.3, normalize=False)], ids=str
+)
+def test_landscapes_without_closed_form_pickle(loss: pyssl.Loss) -> None:
+    rng = seeded(19)
+    land = loss.population(random_moments(random_spectrum(3, rng), rng), 2, weight_decay=0.2)
+    again = pickle.loads(pickle.dumps(land))
+    W = rng.standard_normal(land.shape)
+    assert again.value(W) == land.value(W)
+    assert again._remake(1, 0.0).shape == (1, 3)

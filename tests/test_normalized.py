@@ -158,8 +158,9 @@ def test_no_value_where_all_views_map_to_zero(rng):
 
 def test_made_again_and_pickled_moments(rng):
     land = problem(rng, decay=0.2)
-    other = land._remake(2, 0.0)
-    assert (other.shape, other.weight_decay) == ((2, 5), 0.0)
+    for made in (land, pickle.loads(pickle.dumps(land))):
+        other = made._remake(2, 0.0)
+        assert (other.shape, other.weight_decay) == ((2, 5), 0.0)
     assert isinstance(land, pyssl.NumericalLandscape)
     assert isinstance(land, pyssl.Landscape)
     assert pickle.loads(pickle.dumps(land.minimum())).rank == land.minimum().rank
