@@ -498,3 +498,20 @@ def test_bad_rows_are_named():
         pyssl.NTXent().value(z, bad)
     with pytest.raises(ValueError, match=r"dz must be \(5, 3\), got \(4, 3\)"):
         pyssl.NTXent().hvp(z, z, z[:4], z)
+
+
+def test_one_far_anchor_spoils_no_other_row():
+    # its square, about 2e12, has no digits in float32 for distances of order 1
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((256, 64))
+    z_plus = z + 0.01 * rng.standard_normal((256, 64))
+    z[0] *= 1e6
+    single, single_plus = z.astype(np.float32), z_plus.astype(np.float32)
+    loss = pyssl.InfoNCE(1.0)
+    value, (gradient, _) = loss.value_and_gradient(single, single_plus)
+    exact, (reference, _) = loss.value_and_gradient(
+        single.astype(np.float64), single_plus.astype(np.float64)
+    )
+    assert gradient.dtype == np.float32
+    assert abs(value - exact) <= 1e-6 * abs(exact) + 1e-12
+    np.testing.assert_allclose(gradient[1:], reference[1:], atol=1e-9)
