@@ -212,8 +212,8 @@ def _notes(land: Any, m: Moments, found: _Counted) -> tuple[str, ...]:
     notes = []
     if found.tolerance > 0.0:
         notes.append(
-            f"rank by counting eigenvalues of W Sigma W' above {RANK_TOLERANCE:g} of the largest:"
-            f" {found.margin()}"
+            f"rank by counting eigenvalues of W Sigma W' above {RANK_TOLERANCE:g} of the largest,"
+            f" or of the loss's unit where that is larger: {found.margin()}"
         )
     if found.ending:
         notes.append(f"the minimisation found no minimum: {found.ending}; read with care")

@@ -26,7 +26,8 @@ OUTPUTS = ("kind", "rank", "effective_rank", "value")
 
 # The same sweep in another process, slowed down so that there is time to interrupt it.
 SCRIPT = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs the tests may ignore it
     import numpy as np, pyssl
     from pyssl import _sweep_store
     write = _sweep_store.Store.write
