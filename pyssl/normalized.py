@@ -340,7 +340,9 @@ class NTXentLandscape(NumericalLandscape):
         filled = self._spectral_minimum(p, 0.0).weights
         starts = [filled]
         if not self.bias:  # the best that does not see the mean at all
-            starts.append(filled - np.outer(filled @ m.mean, m.mean) / (m.mean @ m.mean))
+            blind = filled - np.outer(filled @ m.mean, m.mean) / (m.mean @ m.mean)
+            if blind.any():  # not where every row lies along the mean, as with d = 1
+                starts.append(blind)
         elif k > 1:  # a constant in the place of the last mode
             fewer = water_filling(self._solved[0], tau, k - 1, slack=True)
             starts.append(self._spectral_minimum(fewer, 0.0).weights)

@@ -296,6 +296,18 @@ def test_minimum_with_a_mean(rng, k, tau):
     assert minimum.rank == len(land.active) <= k
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+def test_minimum_with_every_mode_along_the_mean(dim):
+    covariance = np.diag([1.0, 0.0][:dim])
+    m = Moments(covariance, 0.5 * covariance, mean=[3.0, 0.0][:dim])
+    land = NTXent(0.5).effective(m, 2)
+    found = land.minimum()
+    rng = np.random.default_rng(0)
+    assert found.value <= land.value(rng.standard_normal((200, *land.shape))).min() + 1e-12
+    assert found.rank == 1
+    assert pyssl.classify(land).rank == 1
+
+
 @pytest.mark.parametrize("mean", [False, True])
 def test_a_bias_removes_the_mean(rng, mean):
     land = problem(rng, d=5, k=4, tau=1.0, mean=mean, bias=True)
