@@ -51,6 +51,11 @@ class DirectProblem:
     def _turning(self, probe: Floats) -> tuple[float, float]:
         bent = self._hvp(np.zeros_like(probe))(probe)
         curvature = norm(bent)
+        # the loss has a size, weight decay has none: a huge decay must not make everything else
+        # look small
+        own = norm(bent - self._decay(probe))
+        if own > VALUE_NOISE * curvature:
+            curvature = own
         if curvature == 0.0:
             return 1.0, norm(self._hvp(probe)(probe))
 
@@ -68,6 +73,13 @@ class DirectProblem:
             if not turned(size):  # it never does: a quadratic has no size of its own
                 size = 1.0
         return size, curvature
+
+    def _decay(self, direction: Floats) -> Floats:
+        """Return what the weight decay adds to the Hessian along a direction."""
+        decay = getattr(self.land, "weight_decay", 0.0) * direction
+        if getattr(self.land, "bias", False):
+            decay[:, -1] = 0.0
+        return np.asarray(decay * getattr(self.land, "_decayed", 1.0))
 
     def random_weights(self, rng: np.random.Generator) -> Floats:
         """Draw a start small beside the landscape's size."""

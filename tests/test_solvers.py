@@ -636,3 +636,17 @@ def test_bad_arguments(options: dict[str, object], error: type[Exception], messa
 def test_what_is_no_landscape() -> None:
     with pytest.raises(TypeError, match=r"land must be a pyssl\.Landscape, got"):
         minimize(pyssl.SpectralContrastive())
+
+
+@pytest.mark.parametrize("decay", [1e4, 1e8, 1e12])
+@pytest.mark.parametrize(
+    "loss",
+    [pyssl.VICReg(), pyssl.BarlowTwins(0.1, normalize=False), pyssl.SpectralContrastive()],
+    ids=repr,
+)
+def test_a_huge_decay_hides_nothing(loss: pyssl.Loss, decay: float) -> None:
+    moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.3]))
+    land = loss.population(moments, 2, weight_decay=decay)
+    result = minimize(land, closed_form=False)
+    assert result.converged
+    assert result.value == pytest.approx(float(land.value(np.zeros((2, 2)))), abs=1e-9)
