@@ -227,9 +227,10 @@ def _axis(name: str, value: npt.ArrayLike, of_moments: bool) -> Array:
                 _checks.real(label, float(item), minimum=0.0)
     if len(values) == 0:
         raise ValueError(f"{label} must have at least one value, got none")
-    _, counts = np.unique(values, return_counts=True)
+    distinct, counts = np.unique(values, return_counts=True)
     if counts.max() > 1:
-        raise ValueError(f"{label} must not repeat a value")
+        repeated = distinct[counts.argmax()].item()
+        raise ValueError(f"{label} must not repeat a value, got {repeated!r} more than once")
     return values
 
 
