@@ -84,13 +84,15 @@ def classify_numerically(land: Any, restarts: int, rng: np.random.Generator) -> 
     unknown = readonly(np.full(len(data.alignment), np.nan))
     critical = getattr(land, "critical_weight_decay", None)
     loss = getattr(land, "loss", None)
+    # what does not count has no dimension: a rank of 0 is none, not that of its rounding
+    counted = np.where(found.spectrum > found.tolerance, found.spectrum, 0.0)
     return CollapseReport(
         kind=kind,
         rank=found.rank,
         capacity=capacity,
-        effective_rank=effective_rank(found.spectrum) if ended else math.nan,
-        participation_ratio=participation_ratio(found.spectrum) if ended else math.nan,
-        stable_rank=stable_rank(found.spectrum) if ended else math.nan,
+        effective_rank=effective_rank(counted) if ended else math.nan,
+        participation_ratio=participation_ratio(counted) if ended else math.nan,
+        stable_rank=stable_rank(counted) if ended else math.nan,
         modes=ModeTable(
             eigenvalue=unknown,
             alignment=readonly(data.alignment),

@@ -118,7 +118,13 @@ class Plan:
             "weight_decay": self.weight_decay,
             "moments": digest.hexdigest(),
             "axes": [
-                [name, len(value), hashlib.sha256(value.tobytes()).hexdigest()]
+                # first and last for a message's sake, as text: JSON has no infinity
+                [
+                    name,
+                    len(value),
+                    hashlib.sha256(value.tobytes()).hexdigest(),
+                    *(str(value[end].item()) for end in (0, -1)),
+                ]
                 for name, value in zip(self.names, self.values, strict=True)
             ],
             "outputs": list(self.outputs),

@@ -162,8 +162,10 @@ def _difference_of_axes(made: list[Any], asked: list[Any]) -> str:
     told = [
         f"its axis {name} has {size} value(s), not {wanted}"
         if size != wanted
-        else f"its axis {name} has other values"
-        for (name, size, one), (_, wanted, other) in zip(made, asked, strict=True)
+        else f"its axis {name} has other values, from {first} to {last}, not {begin} to {end}"
+        for (name, size, one, first, last), (_, wanted, other, begin, end) in zip(
+            made, asked, strict=True
+        )
         if one != other
     ]
     return "; ".join(told)

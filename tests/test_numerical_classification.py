@@ -285,3 +285,12 @@ def test_what_has_no_moments() -> None:
         pyssl.classify(Bare())
     with pytest.raises(ValueError, match="restarts must be at least 1, got 0"):
         pyssl.classify(Stuck(), restarts=0)
+
+
+def test_a_complete_collapse_has_no_dimensions() -> None:
+    # what descent leaves of it is rounding, whose effective rank is about 1
+    moments = pyssl.Moments(np.eye(3), np.diag([0.9, 0.5, 0.1]), [0.1, 0.2, 0.3])
+    land = pyssl.InfoNCE(1.7, similarity="dot").population(moments, 2, weight_decay=10.0)
+    report = pyssl.classify(land)
+    assert report.kind == pyssl.Collapse.COMPLETE
+    assert (report.effective_rank, report.participation_ratio, report.stable_rank) == (0, 0, 0)
