@@ -37,11 +37,11 @@ class Embeddings:
 
 
 class Planes:
-    """A plane of the landscape of a batch, and what 64 x 64 evaluations would take instead."""
+    """A plane of the landscape of a batch, and what an evaluation a point would take instead."""
 
     params = (("dot", "sqeuclidean"), (False, True), ("float64", "float32"))
     param_names = ("similarity", "symmetric", "dtype")
-    n, k, points = 2048, 64, 64
+    n, k, points = 512, 64, 32
 
     def setup(self, similarity: str, symmetric: bool, dtype: str) -> None:
         rng = np.random.default_rng(0)
