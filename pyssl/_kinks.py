@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from pyssl._problems import DirectProblem, linearised
+from pyssl._problems import DirectProblem, Lazy, linearised
 from pyssl._trust import Point, norm
 from pyssl.landscape import Landscape
 
@@ -81,12 +81,9 @@ class KinkProblem(DirectProblem):
             along = np.einsum("isj,ij->is", across, direction)
             return np.asarray(direction - np.einsum("is,isj->ij", along, across))
 
-        hessian: Any = None
+        hessian = Lazy(lambda: linearised(smooth, x))
 
         def hvp(direction: Floats) -> Floats:
-            nonlocal hessian
-            if hessian is None:
-                hessian = linearised(smooth, x)
             return tangent(hessian(tangent(direction)))
 
         gradient = tangent(smooth.gradient(x))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl._checks import ThresholdWarning
-from pyssl._pencil import Array, descending, diagonalise, readonly
+from pyssl._pencil import Array, diagonalise, embedded_spectrum, readonly
 from pyssl.collapse import Cause, Collapse, CollapseReport, ModeTable
 from pyssl.landscape import Landscape
 from pyssl.measures import effective_rank, participation_ratio, stable_rank
@@ -144,10 +144,11 @@ def _lowest(land: Any, data: _Data, restarts: int, rng: np.random.Generator) -> 
 
     def embed(weights: Array) -> Array:
         inner = np.asarray(weights, dtype=np.float64)[:, :columns]
-        return np.maximum(descending(inner @ data.covariance @ inner.T), 0.0)
+        return embedded_spectrum(inner, data.covariance)
 
     if hasattr(land, "minimum"):
-        return _Counted(land.minimum(), embed(land.minimum().weights), 0.0, "")
+        known: Minimum = land.minimum()  # which may have to be searched for
+        return _Counted(known, embed(known.weights), 0.0, "")
     from pyssl.solvers import Outcome, minimize  # this module is imported by all that classify
 
     result = minimize(land, restarts=restarts, rng=rng)
@@ -157,7 +158,7 @@ def _lowest(land: Any, data: _Data, restarts: int, rng: np.random.Generator) -> 
     # a scale-free landscape has no unit, and no complete collapse to tell from rounding; beside a
     # mode that diverges every other would be small
     unit = 0.0 if land.scale_free or loss is None else loss.embedding_unit
-    tolerance = RANK_TOLERANCE * (unit if endless else max(float(spectrum[0]), unit))
+    tolerance = RANK_TOLERANCE * unit if endless else rank_floor(spectrum, unit)
     embedded = result.weights[:, :columns] @ (data.covariance @ data.vectors)
     minimum = Minimum(
         weights=result.weights,
@@ -197,6 +198,14 @@ def _causes(
     causes[number > data.rank] = Cause.NO_VARIATION
     causes[number <= rank] = Cause.LEARNED
     return causes
+
+
+def rank_floor(spectrum: Array, unit: float) -> float:
+    """Return the least eigenvalue of W Sigma W' that counts as learned (theory 5).
+
+    `unit` is that of the loss, and 0 for a scale-free one.
+    """
+    return RANK_TOLERANCE * max(float(spectrum[0]), unit)
 
 
 def canonical_modes(m: Moments) -> tuple[Array, Array]:

@@ -81,6 +81,11 @@ def descending(matrix: Array) -> Array:
     return np.asarray(np.linalg.eigvalsh(matrix)[::-1], dtype=np.float64).copy()
 
 
+def embedded_spectrum(weights: Array, covariance: Array) -> Array:
+    """Return the eigenvalues of W Sigma W' (k,), descending, for W (k, d)."""
+    return np.maximum(descending(weights @ covariance @ weights.T), 0.0)
+
+
 def readonly(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return `a`, no longer writeable: results and moments are shared, never changed."""
     a.flags.writeable = False

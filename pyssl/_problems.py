@@ -14,7 +14,7 @@ from pyssl._trust import VALUE_NOISE, Point, norm
 from pyssl.landscape import Landscape, ModeLandscape, SpectralEvaluation
 from pyssl.numerical import NumericalLandscape
 
-__all__ = ["DirectProblem", "ModeProblem", "linearised"]
+__all__ = ["DirectProblem", "Lazy", "ModeProblem", "linearised"]
 
 Floats = npt.NDArray[Any]
 
@@ -99,7 +99,7 @@ class DirectProblem:
         if self.scale_free:
             x = x / norm(x)
         value, gradient = self._evaluate(x)
-        return Point(x, value, gradient, norm(gradient), _Lazy(lambda: self._hvp(x)))
+        return Point(x, value, gradient, norm(gradient), Lazy(lambda: self._hvp(x)))
 
     def move(self, point: Point, step: Floats) -> Point:
         """Return the point that a step leads to."""
@@ -189,7 +189,7 @@ def linearised(land: Landscape, w: Floats, *, decay: bool = True) -> Callable[[F
     return lambda along: land.hvp(w, along)
 
 
-class _Lazy:
+class Lazy:
     """A function made when it is first called: points that are rejected need no Hessian."""
 
     def __init__(self, make: Callable[[], Callable[[Floats], Floats]]) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pyssl import _checks
 from pyssl._checks import ThresholdWarning
 from pyssl._numerical_classification import classify_numerically
-from pyssl._pencil import Array, descending, diagonalise, quadratic_forms, readonly
+from pyssl._pencil import Array, diagonalise, embedded_spectrum, quadratic_forms, readonly
 from pyssl.collapse import Cause, Collapse, CollapseReport, ModeTable
 from pyssl.landscape import Landscape
 from pyssl.measures import effective_rank, participation_ratio, stable_rank
@@ -171,7 +171,7 @@ def _embedding_spectrum(land: SpectralLandscape, minimum: Minimum) -> Array:
         return minimum.amplitudes
     split = land._split
     covariance = split.covariance if split.centered is None else split.centered
-    return np.maximum(descending(minimum.weights @ covariance @ minimum.weights.T), 0.0)
+    return embedded_spectrum(minimum.weights, covariance)
 
 
 def _near_threshold(land: SpectralLandscape) -> int:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import scipy.linalg
 
 from pyssl import _checks
-from pyssl._numerical_classification import RANK_TOLERANCE, canonical_modes
-from pyssl._pencil import Array, descending, readonly
+from pyssl._numerical_classification import RANK_TOLERANCE, canonical_modes, rank_floor
+from pyssl._pencil import Array, embedded_spectrum, readonly
 from pyssl._training import train
 from pyssl.landscape import Landscape
 from pyssl.loss import Loss
@@ -218,7 +218,7 @@ def verify(
     _checks.instance("loss", loss, Loss, "a loss such as pyssl.InfoNCE()")
     first, second = _checks.views(x, x_plus)
     if len(first) < 4:
-        raise ValueError(f"x must have at least 4 rows, two in each half, got {len(first)}")
+        raise ValueError(f"x must have at least 4 rows, got {len(first)}")
     k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
     g = _checks.real("weight_decay", weight_decay, minimum=0.0)
     runs = _checks.integer("restarts", restarts, minimum=1)
@@ -313,9 +313,9 @@ def _run(
         if loss.units_scale_free:
             variance = np.einsum("ij,ij->i", weights @ moments.covariance, weights)
             weights = weights / np.sqrt(np.where(variance > 0.0, variance, 1.0))[:, None]
-        spectrum = np.maximum(descending(weights @ moments.covariance @ weights.T), 0.0)
-        floor = RANK_TOLERANCE * max(float(spectrum[0]), unit)
-        return _End(weights, value, int(np.count_nonzero(spectrum > floor)))
+        spectrum = embedded_spectrum(weights, moments.covariance)
+        rank = int(np.count_nonzero(spectrum > rank_floor(spectrum, unit)))
+        return _End(weights, value, rank)
 
     if hasattr(land, "minimum"):
         predicted = land.minimum()
