@@ -7,30 +7,31 @@ from functools import cached_property
 
 import numpy as np
 
-from pyssl._gram import Columns, Doubles, Floats, Pair, Side, gram, mix, off_diagonal, total_square
+from pyssl._gram import (
+    Batch,
+    Columns,
+    Doubles,
+    Floats,
+    Pair,
+    Side,
+    gram,
+    mix,
+    off_diagonal,
+    total_square,
+)
 
 
 @dataclass(frozen=True)
-class BarlowTwins:
+class BarlowTwins(Batch):
     """sum_i (c_ii - 1)^2 + redundancy sum_{i != j} c_ij^2 of the cross-correlation c (theory 3.4).
 
     Each view is standardised with the biased variance, `epsilon` inside the root; without
     `normalize` it is only centred.
     """
 
-    z: Floats
-    z_plus: Floats
     redundancy: float = 5e-3
     normalize: bool = True
     epsilon: float = 1e-5
-
-    @cached_property
-    def _columns(self) -> Columns:
-        return Columns.of(self.z, self.z_plus)
-
-    def finite(self) -> bool:
-        """Return whether the embeddings are finite."""
-        return self._columns.finite()
 
     @cached_property
     def _deviations(self) -> tuple[Doubles, Doubles]:

@@ -168,6 +168,22 @@ class Columns:
         return bool(np.isfinite(self.aa.sum() + self.bb.sum()))
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Embeddings of two views, for losses that see them by their columns."""
+
+    z: Floats
+    z_plus: Floats
+
+    @cached_property
+    def _columns(self) -> Columns:
+        return Columns.of(self.z, self.z_plus)
+
+    def finite(self) -> bool:
+        """Return whether the embeddings are finite."""
+        return self._columns.finite()
+
+
 def row_moments(a: Floats, b: Floats) -> tuple[Doubles, Doubles, Doubles]:
     """Return |a_i|^2, a_i.b_i and |b_i|^2 (n,)."""
     out = np.empty((3, len(a)))

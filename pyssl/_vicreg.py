@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from pyssl._gram import (
+    Batch,
     Columns,
     Doubles,
     Floats,
@@ -22,29 +23,19 @@ from pyssl._gram import (
 
 
 @dataclass(frozen=True)
-class VICReg:
+class VICReg(Batch):
     """invariance, variance and covariance terms with their weights (theory 3.5).
 
     The hinge relu(1 - sqrt(var + epsilon)) counts as inactive where it is 0, derivatives too.
     With `slopes` (2, k), a row a view, it is slope (1 - sqrt(var + epsilon)) instead.
     """
 
-    z: Floats
-    z_plus: Floats
     invariance: float = 25.0
     variance: float = 25.0
     covariance: float = 1.0
     epsilon: float = 1e-4
     halve_variance: bool = True
     slopes: Doubles | None = None
-
-    @cached_property
-    def _columns(self) -> Columns:
-        return Columns.of(self.z, self.z_plus)
-
-    def finite(self) -> bool:
-        """Return whether the embeddings are finite."""
-        return self._columns.finite()
 
     @cached_property
     def _covariances(self) -> tuple[Doubles, Doubles]:
@@ -140,23 +131,13 @@ class VICReg:
 
 
 @dataclass(frozen=True)
-class SquaredVICReg:
+class SquaredVICReg(Batch):
     """invariance mean_i |z_i - z+_i|^2 + ||I - Cov||^2, Cov of both views' rows together.
 
     Their mean is that of all 2n rows, and sums are divided by 2n (theory 1, 3.5).
     """
 
-    z: Floats
-    z_plus: Floats
     invariance: float = 1.0
-
-    @cached_property
-    def _columns(self) -> Columns:
-        return Columns.of(self.z, self.z_plus)
-
-    def finite(self) -> bool:
-        """Return whether the embeddings are finite."""
-        return self._columns.finite()
 
     @property
     def _center(self) -> Doubles:
