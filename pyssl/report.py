@@ -6,19 +6,18 @@ scikit-learn: ``python -m pip install "pyssl-landscapes[app]"``.
 
 from __future__ import annotations
 
-import math
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pyssl import _advice, _checks, _page, _views
+from pyssl._as_dict import as_dict, verification_as_dict
 from pyssl._checks import ThresholdWarning
+from pyssl._saving import save, writable
 from pyssl.classification import classify
 from pyssl.collapse import CollapseReport
 from pyssl.losses import LOSSES, Loss
@@ -27,7 +26,17 @@ from pyssl.spectral import SpectralLandscape
 from pyssl.verification import Verification
 from pyssl.verification import verify as verify_views
 
-__all__ = ["Comparison", "as_dict", "build", "closed_form", "compare", "named_losses", "save"]
+__all__ = [
+    "Comparison",
+    "as_dict",
+    "build",
+    "closed_form",
+    "compare",
+    "named_losses",
+    "own_settings",
+    "save",
+    "writable",
+]
 
 EMBEDDING_DIM = 12
 TEMPERATURE = 1.0
@@ -130,7 +139,7 @@ class Comparison:
             "warnings": {name: each for name, each in self.warnings.items() if each},
             "missing": dict(self.missing),
             "verifications": {
-                name: _verification_as_dict(each) for name, each in self.verifications.items()
+                name: verification_as_dict(each) for name, each in self.verifications.items()
             },
         }
 
@@ -524,143 +533,6 @@ def build(
     return found.page(progress)
 
 
-def as_dict(report: CollapseReport) -> dict[str, Any]:
-    """Return a report as plain Python values that strict JSON can hold.
-
-    Parameters
-    ----------
-    report : CollapseReport
-
-    Returns
-    -------
-    dict
-        With the report's fields; ``modes`` is a list of one dict a mode, with its critical weight
-        decay. What does not exist (nan) is None, infinities are the strings "Infinity" and
-        "-Infinity". The weights of the minimum are left out.
-
-    Raises
-    ------
-    TypeError
-        For anything but a report.
-
-    Examples
-    --------
-    >>> import json, numpy as np, pyssl
-    >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.1]))
-    >>> report = pyssl.classify(pyssl.InfoNCE().population(moments, 2, weight_decay=0.4))
-    >>> json.loads(json.dumps(pyssl.report.as_dict(report), allow_nan=False))["kind"]
-    'dimensional'
-    """
-    _checks.instance("report", report, CollapseReport, "a CollapseReport")
-    modes = []
-    for index, mode in enumerate(report.modes):
-        row = {item.name: getattr(mode, item.name) for item in fields(mode)}
-        critical = float(report.critical_weight_decay[index])
-        numbers = {name: _json(value) for name, value in row.items() if name != "cause"}
-        modes.append(
-            {**numbers, "critical_weight_decay": _json(critical), "cause": str(mode.cause)}
-        )
-    minimum = report.minimum
-    return {
-        "loss": report.loss,
-        "kind": str(report.kind),
-        "rank": report.rank,
-        "capacity": report.capacity,
-        "effective_rank": _json(report.effective_rank),
-        "participation_ratio": _json(report.participation_ratio),
-        "stable_rank": _json(report.stable_rank),
-        "weight_decay": report.weight_decay,
-        "n_samples": report.n_samples,
-        "within_noise": report.within_noise,
-        "value": _json(minimum.value),
-        "attained": minimum.attained,
-        "bounded": minimum.bounded,
-        "modes": modes,
-        "notes": list(report.notes),
-    }
-
-
-def save(html: str, path: str | os.PathLike[str]) -> Path:
-    """Write a page whole or not at all.
-
-    The page is written beside its target and then takes its place, so that neither an interruption
-    nor a full disk leaves half a file.
-
-    Parameters
-    ----------
-    html : str
-    path : path
-
-    Returns
-    -------
-    Path
-        Where it is.
-
-    Raises
-    ------
-    ValueError
-        Where the folder does not exist, or the path is a folder or a device.
-    OSError
-        Where it can't be written.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile, pyssl
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pyssl.report.save("<!DOCTYPE html>", pathlib.Path(folder) / "page.html")
-    ...     path.read_text()
-    '<!DOCTYPE html>'
-    """
-    _checks.instance("html", html, str, "a string")
-    path = writable(path)
-    # through a link, so that the link stays and what it points to is replaced
-    target = path.resolve()
-    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
-    stream = draft.open("x", encoding="utf-8")  # where that fails the file is not ours to remove
-    try:
-        with stream:
-            stream.write(html)
-        draft.replace(target)
-    except BaseException:  # an interruption too
-        draft.unlink(missing_ok=True)
-        raise
-    return path
-
-
-def writable(path: str | os.PathLike[str]) -> Path:
-    """Return `path` if a page could be written there, so that no work is done in vain.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ValueError
-        Where the folder does not exist, or the path is a folder or a device.
-
-    Examples
-    --------
-    >>> import pyssl
-    >>> pyssl.report.writable("no/such/folder/page.html")
-    Traceback (most recent call last):
-        ...
-    ValueError: no/such/folder: no such folder to write page.html into
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent}: no such folder to write {path.name} into")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, not a file to write")
-    if path.exists() and not path.is_file():  # replacing a device would destroy it
-        raise ValueError(f"{path}: is not a regular file")
-    return path
-
-
 # ---- parts ---------------------------------------------------------------------------------------
 
 
@@ -695,19 +567,6 @@ def _verified(
     return found
 
 
-def _verification_as_dict(check: Verification) -> dict[str, Any]:
-    result: dict[str, Any] = {"agrees": check.agrees}
-    for item in fields(check):
-        value = getattr(check, item.name)
-        if isinstance(value, np.ndarray):
-            flags = value.dtype == np.bool_
-            value = [bool(x) if flags else _json(float(x)) for x in value]
-        elif isinstance(value, float):
-            value = _json(value)
-        result[item.name] = list(value) if isinstance(value, tuple) else value
-    return result
-
-
 def _quietly_classified(land: SpectralLandscape) -> tuple[CollapseReport, list[str]]:
     """Return the report of a landscape, and its threshold warnings as text."""
     with warnings.catch_warnings(record=True) as caught:
@@ -720,11 +579,3 @@ def _quietly_classified(land: SpectralLandscape) -> tuple[CollapseReport, list[s
         else:
             warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     return report, texts
-
-
-def _json(value: float) -> float | str | None:
-    if math.isfinite(value):
-        return float(value)
-    if math.isnan(value):
-        return None
-    return "Infinity" if value > 0.0 else "-Infinity"
