@@ -66,6 +66,9 @@ class BiasedLandscape(SpectralLandscape):
     def _decayed(self) -> Array:
         return np.append(np.ones(self.dim - 1), 0.0)
 
+    def _without_bias(self) -> tuple[SpectralLandscape, Array | None]:
+        return self._inner, self._offset
+
     @cached_property
     def _signal_spectrum(self) -> Array:
         return self._inner._signal_spectrum
