@@ -88,7 +88,7 @@ class LayerDecay:
         return np.asarray(self.weight_decay * s ** (2.0 / self.depth - 1.0))
 
     def _slope_quotient(self, s: Floats, t: Floats) -> Floats:
-        """Return the divided difference of the slope, free of cancellation: its derivative at s = t.
+        """Return the divided difference of the slope, its derivative at s = t, uncancelled.
 
         (s^p - t^p)/(s - t) = t^(p - 1) expm1(p x)/expm1(x) with x = log(s/t).
         """

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,25 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
-from pyssl._aligned import shared_eigenbasis
 from pyssl._deep_search import descend_by_rank
-from pyssl._pencil import Array, rank_tolerance, readonly
+from pyssl._deep_solution import CONSTANT_VALUE, Solution, keeps_constant, unattained
+from pyssl._pencil import Array, readonly
 from pyssl._schatten import LayerDecay
 from pyssl.loss import Loss
 from pyssl.moments import Moments
 from pyssl.numerical import NumericalLandscape
 from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum, Origin
-from pyssl.wells import ModeWells, WellTable
+from pyssl.wells import WellTable
 
 __all__ = ["DeepLandscape"]
 
 Floats = npt.NDArray[Any]
-
-# Wells whose values differ by less than so many d eps of the lowest are tied.
-_TIE_ULPS = 16.0
-# r(1) - 2 of the spectral contrastive loss: what learning the constant function gains (theory 4).
-_CONSTANT_VALUE = -1.0
 
 
 class DeepLandscape(NumericalLandscape):
@@ -90,9 +84,7 @@ class DeepLandscape(NumericalLandscape):
     0
     """
 
-    def __init__(
-        self, landscape: SpectralLandscape, depth: int, weight_decay: float = 0.0
-    ) -> None:
+    def __init__(self, landscape: SpectralLandscape, depth: int, weight_decay: float = 0.0) -> None:
         _checks.instance("landscape", landscape, SpectralLandscape, "a SpectralLandscape")
         if landscape.weight_decay:
             raise ValueError(
@@ -151,9 +143,9 @@ class DeepLandscape(NumericalLandscape):
     def _grid(self, W0: Floats, D1: Floats, D2: Floats, u: Floats, v: Floats) -> Floats:
         surface = self.landscape.plane(W0, D1, D2, u, v).astype(np.float64)
         columns = self._columns
-        lines = W0[:, :columns] + v[:, None, None] * D2[:, :columns]
-        for line, coordinate in zip(surface, u, strict=True):
-            line += self._layers_decay.value(lines + coordinate * D1[:, :columns])
+        line = W0[:, :columns] + v[:, None, None] * D2[:, :columns]
+        for values, coordinate in zip(surface, u, strict=True):
+            values[...] += self._layers_decay.value(line + coordinate * D1[:, :columns])
         return surface
 
     # -- closed form -------------------------------------------------------------------------------
@@ -165,7 +157,7 @@ class DeepLandscape(NumericalLandscape):
 
     @cached_property
     def _solution(self) -> Solution | None:
-        return Solution.of(self)
+        return Solution.of(self.landscape, self.depth, self.weight_decay)
 
     def _solved(self) -> Solution:
         if self._solution is None:
@@ -207,7 +199,7 @@ class DeepLandscape(NumericalLandscape):
         >>> land = pyssl.SpectralContrastive().population(moments, 2, weight_decay=0.4, depth=2)
         >>> table = land.wells()
         >>> table.exists, table.learned
-        (array([ True,  True]), array([ True, False]))
+        (array([ True, False]), array([ True, False]))
         """
         return self._solved().table
 
@@ -286,13 +278,13 @@ class DeepLandscape(NumericalLandscape):
         if self.weight_decay == 0.0:
             return self.landscape.minimum()
         if self._solution is not None:
-            return self._solution.minimum(self)
+            return self._solution.minimum(self.landscape)
         core, offset = self.landscape._without_bias()
         if not core.bounded or core._modes.beyond:
             amplitudes = np.zeros(core.dim)
             amplitudes[: core._modes.beyond] = np.inf
-            return _unattained(amplitudes, self.shape, core.bounded)
-        spent = int(self._keeps_constant)  # on the constant function, which nothing beats
+            return unattained(amplitudes, -np.inf, self.landscape)
+        spent = int(keeps_constant(self.landscape))  # on the constant function, which nothing beats
         best, value = np.zeros((0, core.dim)), core.constant
         if self.embedding_dim > spent:
             best, value = descend_by_rank(core, self._layers_decay, self.embedding_dim - spent)
@@ -303,7 +295,7 @@ class DeepLandscape(NumericalLandscape):
         if offset is not None:
             weights[spent:, -1] = -(best @ offset)
         if spent:
-            weights[0, -1], value, rank = 1.0, value + _CONSTANT_VALUE, rank + 1
+            weights[0, -1], value, rank = 1.0, value + CONSTANT_VALUE, rank + 1
             amplitudes = np.append(1.0, amplitudes)
         return Minimum(
             weights=readonly(weights),
@@ -314,11 +306,6 @@ class DeepLandscape(NumericalLandscape):
             bounded=True,
             degenerate=False,
         )
-
-    @property
-    def _keeps_constant(self) -> bool:
-        """Whether the constant function is a mode: then one unit and a bias are spent on it."""
-        return bool(np.isinf(self.landscape._signal_spectrum[0]))
 
     def origin(self) -> Origin:
         """Return the stationary point at W = 0.
@@ -343,7 +330,7 @@ class DeepLandscape(NumericalLandscape):
         """
         if self.weight_decay == 0.0:
             return self.landscape.origin()
-        land, constant = self.landscape, int(self._keeps_constant)
+        land, constant = self.landscape, int(keeps_constant(self.landscape))
         modes = land._modes
         curvature = np.full(len(modes.curvature), -np.inf)
         signal = np.zeros_like(land.B)
@@ -423,160 +410,9 @@ class DeepLandscape(NumericalLandscape):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """The modes that B and S share, with their wells, in the order of `DeepLandscape.wells`.
-
-    Attributes
-    ----------
-    table : WellTable
-    vectors : (d, d) v_j as columns.
-    rates, scales : (d,) eigenvalues of B and S; nan for the constant function.
-    learnable : how many modes would be learned without decay, if there were room.
-    inside : how many modes S has.
-    near : modes whose critical decay the weight decay meets within rounding.
-    """
-
-    table: WellTable
-    vectors: Array
-    rates: Array
-    scales: Array
-    learnable: int
-    inside: int
-    near: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, land: DeepLandscape) -> Solution | None:
-        """Solve every mode, or return None where B and S don't commute."""
-        core, offset = land.landscape._without_bias()
-        shared = shared_eigenbasis(core.B, core.S, core._eps)
-        if shared is None:
-            return None
-        basis, rates, scales = shared
-        if core._split is not None:  # no loss sees directions in which views don't vary
-            rates = np.where(scales == 0.0, 0.0, rates)
-        # in the order of the landscape of one layer, which knows lambda and r'(inf) - lambda best
-        lam = np.where(rates < 0.0, -np.inf, 0.0)
-        lam[scales > 0.0] = rates[scales > 0.0] / scales[scales > 0.0]
-        order = np.lexsort((scales <= 0.0, -lam))
-        basis, rates, scales = basis[:, order], rates[order], scales[order]
-        modes = core._modes
-        number = np.arange(core.dim)
-        alive = (number < modes.learnable) & (scales > 0.0)
-        endless = (alive & (number < modes.beyond)) | ((scales == 0.0) & (rates > 0.0))
-        alive &= ~endless
-        wells = ModeWells.of(
-            core.potential,
-            modes.eigenvalues[alive],
-            np.maximum(modes.deficits[alive], 0.0),
-            scales[alive],
-            land.depth,
-            land.weight_decay,
-        )
-
-        def everywhere(values: Array, elsewhere: float, end: float) -> Array:
-            result = np.where(endless, end, elsewhere)
-            result[alive] = values
-            return result
-
-        amplitude = everywhere(wells.amplitude, np.nan, np.inf)
-        value = everywhere(wells.value, np.nan, -np.inf)
-        barrier = everywhere(wells.barrier_amplitude, np.nan, np.nan)
-        height = everywhere(wells.barrier_height, np.nan, np.nan)
-        existence = everywhere(wells.existence, 0.0, np.inf)
-        critical = everywhere(wells.critical, 0.0, np.inf)
-        g = land.weight_decay
-        rounding = _rounding(core, rates, scales) * critical
-        rounding[~alive] = 0.0
-        exists, is_global = g < existence, g < critical - rounding
-        # lowest first, then what has no well; modes are learned in this order
-        order = np.lexsort((-critical, np.where(exists, value, np.inf), ~is_global))
-        size = np.sqrt(np.where(scales == 0.0, 1.0, np.abs(scales)))
-        vectors = basis / size
-        with np.errstate(divide="ignore", invalid="ignore"):
-            singular, at = (np.sqrt(n) / size for n in (amplitude, barrier))
-        columns = [
-            item[order]
-            for item in (
-                *(exists, is_global, singular, amplitude, value, at, barrier, height),
-                *(existence, critical, rates, scales, np.abs(g - critical) <= rounding),
-            )
-        ]
-        vectors = vectors[:, order]
-        if offset is not None:
-            vectors = np.vstack([vectors, -(offset @ vectors)])
-        if land._keeps_constant:
-            vectors = np.column_stack([np.eye(len(vectors))[-1], vectors])
-            # the bias does not decay: it reaches r'(1) = 2 without a barrier, whatever g is
-            constant = (
-                *(True, True, np.nan, 1.0, _CONSTANT_VALUE, np.nan, 0.0, 0.0),
-                *(np.inf, np.inf, np.nan, np.nan, False),
-            )
-            columns = [np.append(x, column) for x, column in zip(constant, columns, strict=True)]
-        columns[:2] = [column.astype(bool) for column in columns[:2]]
-        is_global = columns[1]
-        learned = is_global & (np.cumsum(is_global) <= land.embedding_dim)
-        for column in columns:
-            readonly(column)
-        table = WellTable(columns[0], is_global, readonly(learned), *columns[2:10], g, land.depth)
-        constant_mode = int(land._keeps_constant)
-        return cls(
-            table,
-            readonly(vectors),
-            *columns[10:12],
-            learnable=modes.learnable + constant_mode,
-            inside=int(np.count_nonzero(scales > 0.0)) + constant_mode,
-            near=columns[12].astype(bool),
-        )
-
-    def minimum(self, land: DeepLandscape) -> Minimum:
-        """Activate the k lowest wells below the origin."""
-        table, chosen = self.table, np.flatnonzero(self.table.learned)
-        amplitudes = np.where(table.learned, table.amplitude, 0.0)
-        if not np.isfinite(table.value[chosen]).all() or np.isinf(amplitudes).any():
-            core = land.landscape._without_bias()[0]
-            return _unattained(amplitudes, land.shape, core.bounded, table.value[chosen])
-        weights = np.zeros(land.shape)
-        weights[: len(chosen)] = (self.vectors[:, chosen] * np.sqrt(amplitudes[chosen])).T
-        left = np.flatnonzero(table.is_global & ~table.learned)
-        tied = False
-        if len(left):
-            gap = table.value[left[0]] - table.value[chosen[-1]]
-            tied = gap <= _TIE_ULPS * len(table) * np.finfo(float).eps * abs(table.value[chosen[0]])
-        return Minimum(
-            weights=readonly(weights),
-            value=math.fsum(table.value[chosen]) + land.landscape.constant,
-            amplitudes=readonly(amplitudes),
-            rank=len(chosen),
-            attained=True,
-            bounded=True,
-            degenerate=bool(tied),
-        )
-
-
-def _rounding(core: SpectralLandscape, rates: Array, scales: Array) -> Array:
-    """Return what rounding of B and S may do to critical decays, relative to them (theory 2.2).
-
-    Those are powers of b and sigma, of at most 2.
-    """
-    norms = (float(np.abs(values).max()) for values in (rates, scales))
-    shares = (
-        norm / np.where(values > 0.0, values, np.inf)
-        for norm, values in zip(norms, (rates, scales), strict=True)
-    )
-    return 2.0 * rank_tolerance(core.dim, core._eps, 1.0) * sum(shares, np.zeros(core.dim))
-
-
-def _unattained(
-    amplitudes: Array, shape: tuple[int, int], bounded: bool, values: Array | None = None
-) -> Minimum:
-    """Return the minimum of a landscape that has no minimiser."""
-    return Minimum(
-        weights=readonly(np.full(shape, np.nan)),
-        value=-np.inf if values is None else float(np.sum(values)),
-        amplitudes=readonly(amplitudes),
-        rank=int(np.count_nonzero(amplitudes)),
-        attained=False,
-        bounded=bounded,
-        degenerate=False,
+def origin_note(land: DeepLandscape) -> str:
+    """Say what a report has to say of every deep model with weight decay."""
+    return (
+        f"{land.depth} layers: with weight decay the origin is a local minimum, from which small"
+        " weights don't escape"
     )

@@ -785,7 +785,9 @@ class _WithConstant(SpectralLandscape):
 
     def _without_bias(self) -> tuple[SpectralLandscape, Array | None]:
         m, g = self._centered, self.weight_decay
-        centered = SpectralContrastive()._landscape("population", m.centered(), 1, g, False)
+        centered = SpectralContrastive()._landscape(
+            "population", m.centered(), self.embedding_dim, g, False
+        )
         assert isinstance(centered, SpectralLandscape)
         return centered, m.mean
 

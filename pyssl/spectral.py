@@ -196,7 +196,7 @@ class SpectralLandscape(SpectralEvaluation):
         return np.ones(self.dim)
 
     def _without_bias(self) -> tuple[SpectralLandscape, Array | None]:
-        """Return the landscape over W alone, and m (d,): the best bias is -W m; None without one."""
+        """Return the landscape over W alone, and m (d,) of the best bias -W m; None without one."""
         return self, None
 
     @cached_property

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pyssl._pencil import Array, readonly
+from pyssl._pencil import Array
 from pyssl.potentials import Potential, Quartic
 
 __all__ = ["ModeWells", "WellTable"]
@@ -64,11 +64,12 @@ class WellTable:
     --------
     >>> import numpy as np, pyssl
     >>> moments = pyssl.Moments(np.eye(2), np.diag([0.9, 0.4]))
-    >>> land = pyssl.SpectralContrastive().population(moments, 2, weight_decay=0.4, depth=2)
+    >>> land = pyssl.SpectralContrastive().population(moments, 2, weight_decay=0.3, depth=2)
     >>> land.wells()
-    depth 2, weight decay 0.4: 1 well learned
-      mode  singular value  amplitude    value  barrier at  barrier height  exists below  global below  state
-         1          0.8888       0.790  -0.4425
+    depth 2, weight decay 0.3: 1 well learned
+      mode       s  amplitude    value  barrier at   height  exists below  global below  state
+         1  0.9039      0.817  -0.5319     0.08399  0.01255         1.315        0.9295  learned
+         2     0.5       0.25   0.0125       0.211  0.02967        0.3895        0.2754  metastable
     """
 
     exists: npt.NDArray[np.bool_]
@@ -100,11 +101,11 @@ class WellTable:
             f" {count} {'well' if count == 1 else 'wells'} learned"
         )
         columns = {
-            "singular value": self.singular_value,
+            "s": self.singular_value,
             "amplitude": self.amplitude,
             "value": self.value,
             "barrier at": self.barrier_singular_value,
-            "barrier height": self.barrier_height,
+            "height": self.barrier_height,
             "exists below": self.existence_decay,
             "global below": self.critical_weight_decay,
         }
@@ -168,9 +169,7 @@ class ModeWells:
     @classmethod
     def _of(cls, along: _Mode, g: float) -> ModeWells:
         top, even = along.thresholds()
-        existence, critical = (
-            np.where(np.isinf(u), np.inf, along.decay(u)) for u in (top, even)
-        )
+        existence, critical = (np.where(np.isinf(u), np.inf, along.decay(u)) for u in (top, even))
         exists = g < existence
         if g == 0.0:
             barrier, well = np.full(len(top), -np.inf), np.full(len(top), np.inf)
@@ -240,8 +239,9 @@ class _Mode:
         turns = np.count_nonzero(np.diff(falls, axis=0), axis=0)
         if (turns > 1).any():
             raise NotImplementedError(
-                "the potential gives a mode of the deep model more than one well: n^(1 - 1/depth)"
-                f" (lambda - r'(n)) has several maxima at lambda = {self.eigenvalues[turns > 1][0]:g}"
+                "the potential gives a mode of the deep model more than one well:"
+                " n^(1 - 1/depth) (lambda - r'(n)) has several maxima at lambda ="
+                f" {self.eigenvalues[turns > 1][0]:g}"
             )
         first = np.where(falls.any(axis=0), falls.argmax(axis=0), len(_GRID) - 1)
         top = _bisect(lambda u: -rising(u), _GRID[np.maximum(first - 1, 0)], _GRID[first])
