@@ -17,6 +17,7 @@ from pyssl import _checks
 from pyssl._drawing import INK, axes, finish
 from pyssl._phase import phase_diagram
 from pyssl._training_plots import flow, verification
+from pyssl._well_plots import wells
 from pyssl.collapse import Cause, CollapseReport
 from pyssl.spectral import SpectralLandscape
 
@@ -33,6 +34,7 @@ __all__ = [
     "plane",
     "spectrum",
     "verification",
+    "wells",
 ]
 
 Array = npt.NDArray[np.float64]
