@@ -1,4 +1,4 @@
-"""The minimum of a deep linear model without closed form: descents at every rank (theory 9)."""
+"""The minimum of a deep linear model without closed form: descents at every rank in question (theory 9)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ Floats = npt.NDArray[Any]
 _VANISHING = 1e-6
 # How small the gradient of the layers, and then that of W, is to become beside that of B alone.
 _COARSE, _FINE = 1e-5, 1e-10
+# The search goes no further up or down once so many ranks in a row have not led lower.
+_PATIENCE = 2
 # What the line search is told of a step out of the landscape's domain: finite, but never lower.
 _TOO_FAR = 1e30
 
 
 def descend_by_rank(core: SpectralLandscape, decay: LayerDecay, k: int) -> tuple[Array, float]:
-    """Return the lowest end (k, d) of descents with 0, 1, 2, ... rows, and its value.
+    """Return the lowest end (k, d) of descents with few rows and with many, and its value.
 
     With as many rows as its rank W has a smooth decay; one that loses a singular value on the way
     is left to the lower ranks. Rows start along the modes of the pencil (B, S) that would be
-    learned best if each decayed alone, and along those found with a row less and one mode more.
+    learned best if each decayed alone, and along those found so far with one more or less. The rank
+    that those modes would have comes first, then the ranks above and below it.
     """
     modes = core._modes
     count = modes.learnable
@@ -45,15 +48,24 @@ def descend_by_rank(core: SpectralLandscape, decay: LayerDecay, k: int) -> tuple
     order = np.argsort(-alone.critical, kind="stable")
     amplitudes = core.potential.amplitude(0.75 * lam, deficits + 0.25 * lam)
     rows = (vectors * np.sqrt(amplitudes)).T[order]
+    most = min(k, count)
+    guess = min(most, max(1, int(np.count_nonzero(alone.critical > decay.weight_decay))))
     best, best_value = np.zeros((0, core.dim)), 0.0
-    for rank in range(1, min(k, count) + 1):
-        starts = [rows[:rank]]
-        if 1 < rank == len(best) + 1:
-            starts += [np.vstack([best, row]) for row in rows[: rank + 1]]
-        for start in starts:
-            found, value = _Rows(core, decay).minimum(start)
-            if found is not None and value < best_value:
-                best, best_value = found, value
+    for ranks in (range(guess, most + 1), range(guess - 1, 0, -1)):
+        failures = 0
+        for rank in ranks:
+            starts = [rows[:rank]]
+            if 0 < len(best) == rank - 1:
+                starts += [np.vstack([best, row]) for row in rows[rank - 1 : rank + 1]]
+            elif len(best) == rank + 1:
+                starts.append(best[:-1])
+            failures += 1
+            for start in starts:
+                found, value = _Rows(core, decay).minimum(start)
+                if found is not None and value < best_value:
+                    best, best_value, failures = found, value, 0
+            if failures == _PATIENCE:
+                break
     return np.vstack([best, np.zeros((k - len(best), core.dim))]), best_value + core.constant
 
 
