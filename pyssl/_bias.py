@@ -206,9 +206,13 @@ class DotLandscape(BiasedLandscape):
         gradient += self._penalty.gradient(weights).astype(weights.dtype)
         return (value + self._penalty.value(weights)).astype(weights.dtype)[()], gradient
 
-    def _hvp(self, weights: Floats, direction: Floats) -> Floats:
-        penalty = self._penalty.linearised(weights)(direction)
-        return np.asarray(super()._hvp(weights, direction) + penalty.astype(direction.dtype))
+    def _linearised(self, weights: Floats) -> Callable[[Floats], Floats]:
+        spectral, penalty = super()._linearised(weights), self._penalty.linearised(weights)
+
+        def along(direction: Floats) -> Floats:
+            return np.asarray(spectral(direction) + penalty(direction).astype(direction.dtype))
+
+        return along
 
     def plane(
         self,

@@ -1,4 +1,4 @@
-"""The minimum of a deep linear model without closed form: descents at every rank in question (theory 9)."""
+"""The minimum of a deep linear model without closed form: descents at several ranks (theory 9)."""
 
 from __future__ import annotations
 

@@ -248,8 +248,8 @@ class DeepLandscape(NumericalLandscape):
         -------
         Minimum
             Over the product W. Where B and S commute the k lowest wells that lie below the origin.
-            Where they don't, the lowest end of descents at every rank: a local minimum for sure,
-            the global one as far as those find it.
+            Where they don't, the lowest end of descents at several ranks: a local minimum, the
+            global one as far as those find it.
 
         Raises
         ------
