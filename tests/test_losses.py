@@ -599,7 +599,7 @@ MISSING: list[tuple[pyssl.Loss, str, dict[str, Any], str]] = [
     (pyssl.NTXent(), "effective", {"depth": 2}, "more than one layer .* NTXentLandscape"),
     (pyssl.BarlowTwins(), "population", {"depth": 2}, "more than one layer .* Normalized"),
     (pyssl.VICReg(), "population", {"depth": 3}, "more than one layer .* VICRegLandscape"),
-    (pyssl.InfoNCE(negatives=7), "effective", {"depth": 2}, "more than one layer .* FiniteNeg"),
+    (pyssl.InfoNCE(negatives=7), "effective", {"depth": 2}, "more than one layer .* SolvedFinite"),
     (pyssl.InfoNCE(similarity="dot"), "effective", {"depth": 2, "mean": 1}, "PenalisedMean"),
     (pyssl.NTXent(), "population", {}, "no closed form"),
     (pyssl.VICReg(), "effective", {}, "no fourth-order expansion; see SquaredVICReg"),
