@@ -295,7 +295,7 @@ class NTXent(Loss):
         bias : bool, optional
             Whether W has a last column that multiplies 1.
         depth : int, optional
-            Layers of a balanced deep linear model.
+            1: deep models need a spectral landscape (theory 9).
         angular : {"leading", "exact"}, optional
             Moments of normalised embeddings to leading order in 1/effective rank, or exact for
             centred Gaussian views and W that align with the modes.

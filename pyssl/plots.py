@@ -213,8 +213,10 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
     table = report.modes
     inside = np.flatnonzero(np.isfinite(table.signal))[:most]
     number = inside + 1
-    left = np.maximum(table.eigenvalue[inside], 0.0)
+    # a mode of a deep model that has no well has no decay, and nothing left
+    left = np.maximum(np.nan_to_num(table.eigenvalue[inside], nan=0.0), 0.0)
     augmentation = np.nan_to_num(table.augmentation[inside], nan=0.0)
+    decay = np.nan_to_num(table.decay[inside], nan=0.0)
     decay = table.decay[inside]
     parts = (
         ("left to learn from", left, CAUSE_COLOURS[Cause.LEARNED], np.zeros_like(left)),

@@ -1,9 +1,9 @@
 """With two layers or more, weight decay takes modes at once, and training remembers.
 
-Theory (9): with one layer an amplitude shrinks to zero at the critical decay. With more a mode keeps
-a well of its own behind a barrier. At its critical decay the well is level with the origin, and the
-amplitude at the minimum jumps to zero; up to a larger decay the well still holds weights that are in
-it, and at any decay the origin holds small ones.
+Theory (9): with one layer an amplitude shrinks to zero at the critical decay. With more a mode
+keeps a well of its own behind a barrier. At its critical decay the well is level with the origin,
+and the amplitude at the minimum jumps to zero; up to a larger decay the well still holds weights
+that are in it, and at any decay the origin holds small ones.
 """
 
 from __future__ import annotations
