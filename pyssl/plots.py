@@ -217,7 +217,6 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
     left = np.maximum(np.nan_to_num(table.eigenvalue[inside], nan=0.0), 0.0)
     augmentation = np.nan_to_num(table.augmentation[inside], nan=0.0)
     decay = np.nan_to_num(table.decay[inside], nan=0.0)
-    decay = table.decay[inside]
     parts = (
         ("left to learn from", left, CAUSE_COLOURS[Cause.LEARNED], np.zeros_like(left)),
         ("spent on augmentation", augmentation, CAUSE_COLOURS[Cause.AUGMENTATION], left),

@@ -423,7 +423,7 @@ def test_reports_of_deep_models_are_drawn():
         bars = plots.budget(report, axes()).containers
         heights = [[bar.get_height() for bar in container] for container in bars]
         expected = [report.modes.eigenvalue, report.modes.augmentation, report.modes.decay]
-        np.testing.assert_array_equal(heights, np.nan_to_num(expected))
+        np.testing.assert_allclose(heights, np.nan_to_num(expected), rtol=1e-14)
         assert len(plots.spectrum(report, axes()).get_lines()) >= 2
 
 
