@@ -49,7 +49,7 @@ def descend_by_rank(core: SpectralLandscape, decay: LayerDecay, k: int) -> tuple
     amplitudes = core.potential.amplitude(0.75 * lam, deficits + 0.25 * lam)
     rows = (vectors * np.sqrt(amplitudes)).T[order]
     most = min(k, count)
-    guess = min(most, max(1, int(np.count_nonzero(alone.critical > decay.weight_decay))))
+    guess = max(1, min(most, int(np.count_nonzero(alone.critical > decay.weight_decay))))
     best, best_value = np.zeros((0, core.dim)), 0.0
     for ranks in (range(guess, most + 1), range(guess - 1, 0, -1)):
         failures = 0

@@ -34,7 +34,9 @@ class LayerDecay:
         if self.weight_decay == 0.0:
             return np.zeros(W.shape[:-2])
         s = np.linalg.svd(W.astype(np.float64, copy=False), compute_uv=False)
-        return np.asarray(self.of_squares(s * s).sum(axis=-1))
+        # rounding of a zero is nothing, but its power 2/D would be something
+        squares = np.where(_zero(s, W), 0.0, s * s)
+        return np.asarray(self.of_squares(squares).sum(axis=-1))
 
     def gradient(self, W: Floats) -> Floats:
         """Return the gradient along the range of W, where h has one, in W's dtype."""
@@ -80,8 +82,7 @@ class LayerDecay:
     def _svd(self, W: Floats) -> tuple[Floats, Floats, Floats, Any]:
         """Return U, s, V' and which s are zero."""
         u, s, vt = np.linalg.svd(W.astype(np.float64, copy=False), full_matrices=False)
-        tolerance = max(W.shape[-2:]) * float(np.finfo(W.dtype).eps)
-        return u, s, vt, s <= tolerance * s[..., :1]
+        return u, s, vt, _zero(s, W)
 
     def _slope(self, s: Floats) -> Floats:
         """Return g s^(2/D - 1), the derivative by a singular value."""
@@ -98,3 +99,8 @@ class LayerDecay:
             np.expm1(power * x), np.expm1(x), out=np.full(x.shape, power), where=x != 0.0
         )
         return np.asarray(self.weight_decay * t ** (power - 1.0) * ratio)
+
+
+def _zero(s: Floats, W: Floats) -> Any:
+    """Return which singular values of W are zero within rounding."""
+    return s <= max(W.shape[-2:]) * float(np.finfo(W.dtype).eps) * s[..., :1]

@@ -352,6 +352,8 @@ def test_where_rank_is_lost_the_gradient_is_that_along_the_range(depth: int) -> 
     rest = land.gradient(W) - land.landscape.gradient(W)
     size = np.linalg.norm(W)
     np.testing.assert_allclose(rest, 0.2 * size ** (2.0 / depth - 2.0) * W, rtol=1e-9)
+    penalty = float(land.value(W) - land.landscape.value(W))
+    assert penalty == pytest.approx(0.1 * depth * size ** (2.0 / depth), rel=1e-10)
     for call in (lambda: land.hvp(W, W), lambda: land.hessian(W)):
         with pytest.raises(ValueError, match="W must have 3 nonzero singular values, got"):
             call()
@@ -686,6 +688,21 @@ def test_the_origin_is_always_a_local_minimum(depth: int) -> None:
     assert SPECTRAL.population(m, 3, depth=depth).origin().index == 6
 
 
+@depths
+def test_modes_of_any_scale_are_solved(depth: int) -> None:
+    for scale in (1e-12, 1.0, 1e12):
+        m = shared_modes([0.9, 0.15], [scale, 2.0 * scale])
+        for loss in (SPECTRAL, pyssl.InfoNCE(), LOSSES[5]):
+            critical = loss.population(m, 2, depth=50 * depth).wells().critical_weight_decay.min()
+            for factor in (1e-9, 0.999):
+                land = loss.population(m, 2, weight_decay=factor * critical, depth=50 * depth)
+                minimum = land.minimum()
+                pulls = 2.0 * minimum.weights @ land.landscape.B
+                assert minimum.rank == 2
+                gradient = np.abs(land.gradient(minimum.weights)).max()
+                assert gradient < 1e-12 * np.abs(pulls).max()
+
+
 def test_results_survive_pickling() -> None:
     m = shared_modes([0.9, 0.5], [1.0, 0.8])
     land = SPECTRAL.population(m, 2, weight_decay=0.2, bias=True, depth=2)
@@ -794,6 +811,12 @@ def test_nothing_to_learn() -> None:
         assert not land.minimum().weights.any()
         assert not land.wells().exists.any()
         assert pyssl.classify(land).kind is pyssl.Collapse.COMPLETE
+    # nor where it would have to be searched for
+    m = random_moments([0.9, 0.5], seeded(25))
+    land = pyssl.SquaredVICReg(50.0).population(m, 2, 0.1, depth=2)
+    assert not land.commutes
+    assert (land.minimum().rank, land.minimum().value) == (0, 2.0)
+    assert pyssl.classify(land).kind is pyssl.Collapse.COMPLETE
 
 
 def test_arguments_are_checked() -> None:
