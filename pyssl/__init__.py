@@ -29,6 +29,7 @@ from pyssl._threads import get_num_threads, set_num_threads
 from pyssl.angular import AngularNTXentLandscape
 from pyssl.classification import classify
 from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
+from pyssl.deep import DeepLandscape
 from pyssl.empirical import EmpiricalLandscape
 from pyssl.flow import Flow, FlowOutcome, FlowState, gradient_flow
 from pyssl.hinge import VICRegLandscape
@@ -54,6 +55,7 @@ from pyssl.spectral import SpectralLandscape
 from pyssl.stationary import Minimum, Origin, StationaryPoint
 from pyssl.sweeps import sweep
 from pyssl.verification import Verification, verify
+from pyssl.wells import WellTable
 
 if TYPE_CHECKING:
     from pyssl import augment as augment
@@ -69,6 +71,7 @@ __all__ = [
     "CollapseReport",
     "ConstantEmbedding",
     "CustomPotential",
+    "DeepLandscape",
     "EmpiricalLandscape",
     "Flow",
     "FlowOutcome",
@@ -102,6 +105,7 @@ __all__ = [
     "VICReg",
     "VICRegLandscape",
     "Verification",
+    "WellTable",
     "__version__",
     "classify",
     "effective_rank",

@@ -14,7 +14,7 @@ from pyssl.landscape import ModeLandscape, SpectralEvaluation
 from pyssl.potentials import InfoNCEPotential, Potential, Quartic
 from pyssl.spectral import SpectralLandscape
 
-__all__ = ["AlignedFlow", "ModeFrame", "mode_frame"]
+__all__ = ["AlignedFlow", "ModeFrame", "mode_frame", "shared_eigenbasis"]
 
 Floats = npt.NDArray[Any]
 
@@ -89,7 +89,7 @@ def mode_frame(land: Any) -> ModeFrame | None:
     deficits[: modes.unattained] = 0.0
     # the closed form is that of the modes alone: a bias moves with none of them
     biased = len(modes.vectors) > len(final)
-    shared = None if biased else _shared_eigenbasis(land.B, land.S, land._eps)
+    shared = None if biased else shared_eigenbasis(land.B, land.S, land._eps)
     if shared is None:
         return ModeFrame(modes.covectors, final, deficits)
     basis, rates, scales = shared
@@ -102,7 +102,7 @@ def mode_frame(land: Any) -> ModeFrame | None:
     return ModeFrame(basis * np.sqrt(np.abs(scales)), final, deficits, basis, rates, scales)
 
 
-def _shared_eigenbasis(B: Array, S: Array, eps: float) -> tuple[Array, Array, Array] | None:
+def shared_eigenbasis(B: Array, S: Array, eps: float) -> tuple[Array, Array, Array] | None:
     """Return orthonormal eigenvectors of both and the eigenvalues, or None: they don't commute."""
     d = len(B)
     sizes = [float(np.abs(matrix).max()) for matrix in (B, S)]

@@ -66,6 +66,9 @@ class BiasedLandscape(SpectralLandscape):
     def _decayed(self) -> Array:
         return np.append(np.ones(self.dim - 1), 0.0)
 
+    def _without_bias(self) -> tuple[SpectralLandscape, Array | None]:
+        return self._inner, self._offset
+
     @cached_property
     def _signal_spectrum(self) -> Array:
         return self._inner._signal_spectrum
@@ -203,9 +206,13 @@ class DotLandscape(BiasedLandscape):
         gradient += self._penalty.gradient(weights).astype(weights.dtype)
         return (value + self._penalty.value(weights)).astype(weights.dtype)[()], gradient
 
-    def _hvp(self, weights: Floats, direction: Floats) -> Floats:
-        penalty = self._penalty.linearised(weights)(direction)
-        return np.asarray(super()._hvp(weights, direction) + penalty.astype(direction.dtype))
+    def _linearised(self, weights: Floats) -> Callable[[Floats], Floats]:
+        spectral, penalty = super()._linearised(weights), self._penalty.linearised(weights)
+
+        def along(direction: Floats) -> Floats:
+            return np.asarray(spectral(direction) + penalty(direction).astype(direction.dtype))
+
+        return along
 
     def plane(
         self,

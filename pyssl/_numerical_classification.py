@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pyssl._checks import ThresholdWarning
 from pyssl._pencil import Array, diagonalise, embedded_spectrum, readonly
 from pyssl.collapse import Cause, Collapse, CollapseReport, ModeTable
+from pyssl.deep import DeepLandscape, origin_note
 from pyssl.landscape import Landscape
 from pyssl.measures import effective_rank, participation_ratio, stable_rank
 from pyssl.moments import Moments
@@ -228,6 +229,8 @@ def _notes(land: Any, m: Moments, found: _Counted) -> tuple[str, ...]:
         )
     if found.ending:
         notes.append(f"the minimisation found no minimum: {found.ending}; read with care")
+    if isinstance(land, DeepLandscape) and land.weight_decay > 0.0:
+        notes.append(origin_note(land))
     if land.scale_free and land.weight_decay > 0.0:
         notes.append(
             "the landscape does not depend on the length of W, and weight decay only shrinks it: no"

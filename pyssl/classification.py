@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._checks import ThresholdWarning
+from pyssl._deep_classification import classify_by_wells
 from pyssl._numerical_classification import classify_numerically
 from pyssl._pencil import Array, diagonalise, embedded_spectrum, quadratic_forms, readonly
 from pyssl.collapse import Cause, Collapse, CollapseReport, ModeTable
+from pyssl.deep import DeepLandscape
 from pyssl.landscape import Landscape
 from pyssl.measures import effective_rank, participation_ratio, stable_rank
 from pyssl.spectral import SpectralLandscape
@@ -60,9 +62,13 @@ def classify(
 
     Notes
     -----
-    Source: theory 5. Causes go by counting, not by following eigenvectors, which turn with the
-    weight decay: in descending order mode j has NO_VARIATION if j > rank Sigma, falls to
-    AUGMENTATION if j > n_+(B at g = 0), to DECAY if j > n_+(B), to CAPACITY if j > k.
+    Source: theory 5; of deep models theory 9. Causes go by counting, not by following eigenvectors,
+    which turn with the weight decay: in descending order mode j has NO_VARIATION if j > rank Sigma,
+    falls to AUGMENTATION if j > n_+(B at g = 0), to DECAY if j > n_+(B), to CAPACITY if j > k.
+
+    In deep models whose B and S commute wells below the origin take the place of n_+(B): a mode
+    falls to DECAY where its well lies above the origin or is gone, and its critical decay is that
+    at which the well is level with the origin. Eigenvalue and decay are those at the well.
 
     Without closed form the landscape is minimised, and the rank is that of W Sigma W': eigenvalues
     above 1e-6 of the largest (or of `Loss.embedding_unit`, where even that is smaller) count. Each
@@ -82,6 +88,8 @@ def classify(
     count = _checks.integer("restarts", restarts, minimum=1)
     if isinstance(landscape, SpectralLandscape):
         return _classify_spectral(landscape)
+    if isinstance(landscape, DeepLandscape) and landscape._solution is not None:
+        return classify_by_wells(landscape, landscape._solution)
     generator = _checks.generator("rng", 0 if rng is None else rng)
     return classify_numerically(landscape, count, generator)
 

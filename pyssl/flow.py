@@ -15,6 +15,7 @@ from pyssl._aligned import AlignedFlow, ModeFrame, mode_frame
 from pyssl._integrate import LARGEST, STIFF_LIMIT, Path, Problem, follow, is_saddle
 from pyssl._pencil import Array, readonly
 from pyssl._sliding import slide
+from pyssl.deep import DeepLandscape
 from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape
 from pyssl.spectral import SpectralLandscape
@@ -203,6 +204,8 @@ def gradient_flow(
         which the landscape is not finite, or ``method="closed form"`` where there is none.
     TypeError
         For arguments of the wrong kind.
+    NotImplementedError
+        For a `DeepLandscape`.
     RuntimeError
         Where the flow can't be followed in 50,000 steps (implicit) or 200,000 evaluations
         (explicit), or its value rises by more than its errors explain.
@@ -239,6 +242,11 @@ def gradient_flow(
     """
     if isinstance(land, type) or not isinstance(land, Landscape):
         raise TypeError(f"land must be a landscape, got {type(land).__name__}")
+    if isinstance(land, DeepLandscape):
+        raise NotImplementedError(
+            "gradient_flow: layers don't follow the gradient of their product; give the flow of one"
+            " layer, or train layers from land.layers(W)"
+        )
     first = _checks.weights("start", start, land.shape)
     if first.ndim != 2:
         raise ValueError(f"start must be {land.shape}, got {first.shape}")

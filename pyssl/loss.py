@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, NoReturn, Protocol
 
@@ -178,7 +179,7 @@ class Loss(ABC):
         bias : bool, optional
             Whether W has a last column that multiplies 1.
         depth : int, optional
-            Layers of a balanced deep linear model.
+            Layers of a deep linear model; weight decay acts on each. W is their product.
 
         Returns
         -------
@@ -227,7 +228,7 @@ class Loss(ABC):
         bias : bool, optional
             Whether W has a last column that multiplies 1.
         depth : int, optional
-            Layers of a balanced deep linear model.
+            Layers of a deep linear model; weight decay acts on each. W is their product.
 
         Returns
         -------
@@ -505,13 +506,37 @@ class Loss(ABC):
         k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
         g = _checks.real("weight_decay", weight_decay, minimum=0.0)
         bias = _checks.flag("bias", bias)
-        if _checks.integer("depth", depth, minimum=1) > 1:
-            self._lacks(level, "models with more than one layer are not part of this version")
-
+        layers = _checks.integer("depth", depth, minimum=1)
         make = partial(self._landscape, level, moments, bias=bias)
+        if layers > 1:
+            make = partial(self._deep, make, level, moments, layers)
         land = make(k, g)
         if isinstance(land, NumericalLandscape):
             land._remake = make
+        return land
+
+    def _deep(
+        self,
+        make: Callable[[int, float], Landscape],
+        level: str,
+        moments: Moments,
+        depth: int,
+        k: int,
+        g: float,
+    ) -> Landscape:
+        """Make the landscape of a deep model from that of one layer without weight decay."""
+        from pyssl.deep import DeepLandscape
+        from pyssl.spectral import SpectralLandscape
+
+        shallow = make(k, 0.0)
+        if not isinstance(shallow, SpectralLandscape):
+            self._lacks(
+                level,
+                "models with more than one layer need a spectral landscape (theory 9), and that of"
+                f" one layer is a {type(shallow).__name__}",
+            )
+        land = DeepLandscape(shallow, depth, g)
+        land.loss, land.moments = self, moments
         return land
 
     @abstractmethod

@@ -295,7 +295,7 @@ class NTXent(Loss):
         bias : bool, optional
             Whether W has a last column that multiplies 1.
         depth : int, optional
-            Layers of a balanced deep linear model.
+            1: deep models need a spectral landscape (theory 9).
         angular : {"leading", "exact"}, optional
             Moments of normalised embeddings to leading order in 1/effective rank, or exact for
             centred Gaussian views and W that align with the modes.
@@ -783,18 +783,23 @@ class _WithConstant(SpectralLandscape):
         # b = -W mu leaves the centred pencil, and the constant no decay can touch
         return np.append(np.inf, 2.0 * descending(self._centered.cross_covariance))
 
-    def _solve(self) -> Modes:
-        m = self._centered
-        mu, g = m.mean, self.weight_decay
-        centered = SpectralContrastive()._landscape("population", m.centered(), 1, g, False)
+    def _without_bias(self) -> tuple[SpectralLandscape, Array | None]:
+        m, g = self._centered, self.weight_decay
+        centered = SpectralContrastive()._landscape(
+            "population", m.centered(), self.embedding_dim, g, False
+        )
         assert isinstance(centered, SpectralLandscape)
-        inner = centered._modes
+        return centered, m.mean
+
+    def _solve(self) -> Modes:
+        mu, g = self._centered.mean, self.weight_decay
+        inner = self._without_bias()[0]._modes
         inside = inner.signature > 0.0
 
         def extended(vectors: Array) -> Array:
             return np.vstack([vectors, -mu @ vectors])
 
-        constant = np.append(np.zeros(m.dim), 1.0)[:, None]
+        constant = np.append(np.zeros(len(mu)), 1.0)[:, None]
         null, flat = extended(inner.vectors[:, ~inside]), not inner.curvature[~inside].any()
         null = np.linalg.qr(null)[0]  # of unit length again, and diagonal in the decay
         curvature, turn = np.linalg.eigh((0.0 if flat else -0.5 * g) * null[:-1].T @ null[:-1])

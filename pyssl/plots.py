@@ -17,6 +17,7 @@ from pyssl import _checks
 from pyssl._drawing import INK, axes, finish
 from pyssl._phase import phase_diagram
 from pyssl._training_plots import flow, verification
+from pyssl._well_plots import wells
 from pyssl.collapse import Cause, CollapseReport
 from pyssl.spectral import SpectralLandscape
 
@@ -33,6 +34,7 @@ __all__ = [
     "plane",
     "spectrum",
     "verification",
+    "wells",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -211,9 +213,10 @@ def budget(report: CollapseReport, ax: Axes | None = None, *, most: int = 24) ->
     table = report.modes
     inside = np.flatnonzero(np.isfinite(table.signal))[:most]
     number = inside + 1
-    left = np.maximum(table.eigenvalue[inside], 0.0)
+    # a mode of a deep model that has no well has no decay, and nothing left
+    left = np.maximum(np.nan_to_num(table.eigenvalue[inside], nan=0.0), 0.0)
     augmentation = np.nan_to_num(table.augmentation[inside], nan=0.0)
-    decay = table.decay[inside]
+    decay = np.nan_to_num(table.decay[inside], nan=0.0)
     parts = (
         ("left to learn from", left, CAUSE_COLOURS[Cause.LEARNED], np.zeros_like(left)),
         ("spent on augmentation", augmentation, CAUSE_COLOURS[Cause.AUGMENTATION], left),

@@ -14,6 +14,7 @@ from pyssl._kinks import KinkProblem
 from pyssl._pencil import readonly
 from pyssl._problems import DirectProblem, ModeProblem
 from pyssl._trust import Ending, Outcome, Point, descend, norm
+from pyssl.deep import DeepLandscape
 from pyssl.landscape import Landscape
 from pyssl.spectral import SpectralLandscape
 
@@ -186,6 +187,8 @@ def minimize(
         For a wrong shape or value, NaN or infinity.
     TypeError
         For arguments of the wrong kind.
+    NotImplementedError
+        For a numerical search on a `DeepLandscape`.
 
     Notes
     -----
@@ -217,6 +220,11 @@ def minimize(
     generator = _checks.generator("rng", 0 if rng is None else rng)
     if by_formula and hasattr(land, "minimum"):
         return _by_formula(land)
+    if isinstance(land, DeepLandscape):
+        raise NotImplementedError(
+            "minimize: the decay of a deep model has no derivative where W loses rank, which Newton"
+            " steps need; closed_form=True gives its minimum"
+        )
     if first is not None and _scale_free(land) and not first.any():
         raise ValueError("start must not be 0: a scale-free landscape has no value there")
     problem = _problem(land)

@@ -195,6 +195,10 @@ class SpectralLandscape(SpectralEvaluation):
         """1 for the columns of W that decay, (d,)."""
         return np.ones(self.dim)
 
+    def _without_bias(self) -> tuple[SpectralLandscape, Array | None]:
+        """Return the landscape over W alone, and m (d,) of the best bias -W m; None without one."""
+        return self, None
+
     @cached_property
     def _metric(self) -> Metric:
         return Metric.of(self.S, self._eps)
@@ -484,9 +488,12 @@ class SpectralLandscape(SpectralEvaluation):
         >>> pyssl.SpectralContrastive().effective(moments, embedding_dim=1).alignments()
         array([0.9, 0.5])
         """
+        return self._alignments(self.vectors)
+
+    def _alignments(self, vectors: Array) -> Array:
+        """Return v_j'A v_j/v_j'Sigma v_j of any modes, given as columns."""
         if self._split is None:
             return np.full(self.dim, np.nan)
-        vectors = self.vectors
         variation = quadratic_forms(vectors, self._split.covariance)
         norm = float(np.trace(self._split.covariance))
         floor = rank_tolerance(self.dim, self._eps, norm) * np.sum(vectors**2, axis=0)

@@ -64,10 +64,11 @@ BIASED = DOT.effective(
     pyssl.Moments(SIGMA[:2, :2], CROSS[:2, :2], [0.5, 1.0]), embedding_dim=2, bias=True
 )
 NTXENT = pyssl.NTXent().effective(MOMENTS, embedding_dim=2, weight_decay=0.1)
+DEEP = pyssl.SpectralContrastive().population(MOMENTS, 2, weight_decay=0.25, depth=3)
 ANGULAR = pyssl.NTXent().effective(MOMENTS, embedding_dim=2, angular="exact")
 LANDSCAPES = (
     *(QUARTIC, CURVED, MODES, EMPIRICAL, BARLOW, CORRELATION, VICREG),
-    *(FINITE, PENALISED, BIASED, NTXENT),
+    *(FINITE, PENALISED, BIASED, NTXENT, DEEP),
 )
 
 
@@ -269,6 +270,22 @@ DOORS = [
     ),
     Door("verify", "x", lambda a: verified(a, X_PLUS), X),
     Door("verify", "x_plus", lambda a: verified(X, a), X_PLUS),
+    Door(
+        "DeepLandscape.profile",
+        "s",
+        DEEP.profile,
+        GRID,
+        ("a column more", "no rows", "no columns"),
+        keeps_float32=True,
+    ),
+    Door(
+        "DeepLandscape.layers",
+        "W",
+        lambda a: np.concatenate([layer.ravel() for layer in DEEP.layers(a)]),
+        W,
+        ("None",),
+        keeps_float32=True,
+    ),
     weights("ModeLandscape.from_weights", "W", MODES.from_weights, W),
     weights("ModeLandscape.to_weights", "U", MODES.to_weights, W),
     weights("ModeLandscape.gradient_to_weights", "G", MODES.gradient_to_weights, W),
@@ -401,6 +418,7 @@ NO_DOORS = {
             "ModeTable",
             "Origin",
             "Verification",
+            "WellTable",
         ),
         "results: made by the library",
     ),
@@ -856,6 +874,8 @@ def scalar_cases():
         (pyssl.SquaredVICReg, "invariance"),
         (MOMENTS.with_augmentation_strength, "strength"),
     ]
+    deep = partial(pyssl.DeepLandscape, spectral())
+    not_negative.append((partial(deep, 2), "weight_decay"))
     for call, name in [*positive, *not_negative, (spectral, "constant")]:
         for value, shown in NOT_REAL:
             yield call, name, value, TypeError, rf"{name} must be a real number, got .*{shown}"
@@ -874,6 +894,7 @@ def scalar_cases():
         (spectral, "embedding_dim", 1),
         (population, "depth", 1),
         (effective, "depth", 1),
+        (deep, "depth", 2),
         (pyssl.MomentAccumulator, "dim", 1),
         (points, "max_rank", 0),
     ]:

@@ -57,6 +57,18 @@ def test_weight_decay_takes_modes_one_by_one() -> None:
     assert found["largest difference over largest amplitude"] < 0.02
 
 
+def test_depth_takes_modes_at_once_and_training_remembers() -> None:
+    assert max(series("depth", "modes that differ from theory")) == 0
+    assert max(series("depth", "largest difference")) < 0.015
+    lost, critical = series("depth", "is lost"), series("depth", "critical decay")
+    gone = series("depth", "well is gone")
+    assert lost[0] < 1e-6 and min(lost[1:]) > 0.5
+    assert critical[0] == gone[0]
+    assert all(g > 1.4 * c for g, c in zip(gone[1:], critical[1:], strict=True))
+    held = series("depth", "held at the origin")
+    assert held[0] == 0 and min(held[1:]) >= 6
+
+
 def test_augmentation_weakens_infonce_and_takes_modes_of_squared_vicreg() -> None:
     for which in ("in theory", "trained"):
         assert series("augmentation", f"InfoNCE, rank {which}") == [3, 3, 3, 3, 3]
@@ -128,7 +140,7 @@ def test_an_example_runs_as_a_script(
 def test_every_example_has_a_test_and_a_place_on_the_page() -> None:
     tested = Path(__file__).read_text(encoding="utf-8")
     page = (ROOT / "docs/examples.md").read_text(encoding="utf-8")
-    assert len(SCRIPTS) == 8
+    assert len(SCRIPTS) == 9
     for script in SCRIPTS:
         assert f'"{script.stem}"' in tested
         assert f"python docs/examples/{script.name}" in page

@@ -376,6 +376,57 @@ def test_verification_of_a_few_modes_and_without_disagreement(check):
     assert training.lines[0].get_xydata().tolist() == [[1.0, 2.1]]
 
 
+# ---- wells ---------------------------------------------------------------------------------------
+
+
+def deep(g: float, **options) -> pyssl.DeepLandscape:
+    moments = pyssl.Moments(np.eye(3), np.diag([0.9, 0.5, 0.35]))
+    return pyssl.SpectralContrastive().population(moments, 3, g, depth=2, **options)
+
+
+def test_wells_draws_every_profile_with_its_well_and_barrier():
+    land = deep(0.3)
+    table, ax = land.wells(), plots.wells(land, axes())
+    curves, points = ax.get_lines()[:3], ax.get_lines()[3:-1]
+    for j, curve in enumerate(curves):
+        np.testing.assert_array_equal(curve.get_ydata(), land.profile(curve.get_xdata())[:, j])
+    for j, (well, barrier) in enumerate(zip(points[::2], points[1::2], strict=True)):
+        assert well.get_xydata()[0].tolist() == [table.singular_value[j], table.value[j]]
+        at = [table.barrier_singular_value[j], table.barrier_height[j]]
+        assert barrier.get_xydata()[0].tolist() == at
+        assert well.get_color() == barrier.get_color() == curves[j].get_color()
+        hollow = to_hex(well.get_markerfacecolor()) == "#ffffff"
+        assert hollow == (not table.is_global[j])
+        low, high = ax.get_ylim()
+        assert low < table.value[j] < high
+        assert table.barrier_height[j] < high
+    assert [not table.is_global[j] for j in range(3)] == [False, False, True]
+    assert ax.get_legend_handles_labels()[1] == ["mode 1", "mode 2", "mode 3", "well", "barrier"]
+
+
+def test_wells_of_nothing_of_few_and_of_a_constant():
+    ax = plots.wells(deep(9.0), axes())
+    assert ax.get_legend_handles_labels()[1] == ["mode 1", "mode 2", "mode 3"]
+    assert ax.get_xlim() == (0.0, 1.0)
+    assert plots.wells(deep(0.1), axes(), most=2).get_legend_handles_labels()[1][:3] == [
+        *("mode 1", "mode 2", "well"),
+    ]
+    # the constant function is mode 1, and no direction of W
+    labels = plots.wells(deep(0.1, bias=True), axes()).get_legend_handles_labels()[1]
+    assert labels[:3] == ["mode 2", "mode 3", "mode 4"]
+    assert plots.wells(deep(0.0), axes()).get_ylim()[0] < 0.0
+
+
+def test_reports_of_deep_models_are_drawn():
+    for g in (0.3, 9.0):
+        report = pyssl.classify(deep(g))
+        bars = plots.budget(report, axes()).containers
+        heights = [[bar.get_height() for bar in container] for container in bars]
+        expected = [report.modes.eigenvalue, report.modes.augmentation, report.modes.decay]
+        np.testing.assert_allclose(heights, np.nan_to_num(expected), rtol=1e-14)
+        assert len(plots.spectrum(report, axes()).get_lines()) >= 2
+
+
 # ---- refusals ------------------------------------------------------------------------------------
 
 
@@ -401,6 +452,8 @@ def scale_free_flow() -> pyssl.Flow:
         (lambda land, r: plots.modes(land, r, (2.0, 4)), TypeError, r"shape\[0\] must be an int"),
         (lambda land, r: plots.flow(r), TypeError, "flow must be a Flow"),
         (lambda land, r: plots.flow(scale_free_flow()), ValueError, "flow must have amplitudes"),
+        (lambda land, r: plots.wells(land), TypeError, "landscape must be a DeepLandscape"),
+        (lambda land, r: plots.wells(deep(0.3), most=0), ValueError, "most must be at least 1"),
         (lambda land, r: plots.verification(r), TypeError, "check must be a Verification"),
         (lambda land, r: plots.pictures(np.ones((2, 2))), ValueError, "must have 3 dimension"),
         (lambda land, r: plots.pictures(np.ones((0, 2, 2))), ValueError, "at least one pixel"),
