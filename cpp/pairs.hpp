@@ -111,9 +111,11 @@ bool pair_scatter(MatrixView<const T> x,           // (n, d)
     TriangleSums middle_sums(d);
     std::optional<TriangleSums> difference_sums;
     if (differences.data) difference_sums.emplace(d);
-    // everything is relative to the first row
+    // everything is relative to the middle of the first pair: which view is the first one does not matter
     std::vector<double> origin(static_cast<std::size_t>(d));
-    for (Index c = 0; c < d; ++c) origin[static_cast<std::size_t>(c)] = static_cast<double>(x(0, c));
+    for (Index c = 0; c < d; ++c) {
+        origin[static_cast<std::size_t>(c)] = 0.5 * (static_cast<double>(x(0, c)) + static_cast<double>(x_plus(0, c)));
+    }
     std::fill_n(mean, d, 0.0);
 
     // two sets of panels: one is packed while the other is multiplied

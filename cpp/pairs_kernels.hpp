@@ -7,7 +7,7 @@ namespace pyssl {
 
 // Rows that are centred by one mean and packed at a time: enough that adding up the sums of blocks costs little, few
 // enough that panels of them stay in the second-level cache.
-constexpr Index pair_block = 256;
+constexpr Index pair_block = 384;
 
 // Rows in a packed panel: one more, for what the distance to the mean of the rows before adds (pairs.hpp).
 constexpr Index pair_depth = pair_block + 1;
