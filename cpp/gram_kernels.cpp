@@ -7,14 +7,6 @@ namespace {
 
 // ---- C = A'B --------------------------------------------------------------------------------------------------------
 
-// Both operands come from panels of one shape, of which the rows of a tile are a slice: so its rows divide its columns,
-// and a symmetric product packs its rows once.
-constexpr int gram_rows = PYSSL_VECTOR_BYTES == 64 ? 8 : 4;
-constexpr int gram_vectors = PYSSL_VECTOR_BYTES == 32 ? 3 : 2;
-
-template <class T>
-constexpr int gram_unit = gram_vectors * lane_count<T>;
-
 template <class T>
 void pack_columns_scaled(const T* source, Index count, Index k, Index stride, const T* shift, const T* scale,
                          T* panels) {

@@ -20,6 +20,14 @@ constexpr int tile_rows = PYSSL_VECTOR_BYTES == 64 ? 12 : PYSSL_VECTOR_BYTES == 
 template <class T>
 constexpr int tile_columns = tile_vectors * lane_count<T>;
 
+// The tile of A'B: both operands come from panels of one shape, of which its rows are a slice. So its rows divide its
+// columns, and a symmetric product packs its rows once.
+constexpr int gram_rows = PYSSL_VECTOR_BYTES == 64 ? 8 : 4;
+constexpr int gram_vectors = PYSSL_VECTOR_BYTES == 32 ? 3 : 2;
+
+template <class T>
+constexpr int gram_unit = gram_vectors * lane_count<T>;
+
 PYSSL_INLINE Index round_up(Index n, Index unit) { return (n + unit - 1) / unit * unit; }
 PYSSL_INLINE Index smaller(Index a, Index b) { return a < b ? a : b; }
 

@@ -27,6 +27,7 @@ _ULPS_PER_DIMENSION = 64.0
 # Matrices of this magnitude can be multiplied with and divided by one another in float64; views are
 # to have squares of this magnitude.
 _SMALLEST, _LARGEST = 1e-140, 1e140
+SQUARABLE = math.sqrt(_LARGEST)
 
 
 class ThresholdWarning(UserWarning):
@@ -221,11 +222,10 @@ def squarable(name: str, a: Array) -> None:
     """Raise ValueError for entries whose squares leave what `magnitude` allows."""
     if a.dtype == np.float64 and a.size:  # squares of float32 can't
         largest = max(float(a.max()), -float(a.min()))  # no temporary of the size of the views
-        limit = math.sqrt(_LARGEST)
-        if not largest <= limit:
+        if not largest <= SQUARABLE:
             finite(name, a)
             raise ValueError(
-                f"{name} must be at most {limit:g} in magnitude, got {largest:.3g}; rescale"
+                f"{name} must be at most {SQUARABLE:g} in magnitude, got {largest:.3g}; rescale"
             )
 
 
@@ -327,10 +327,12 @@ def views(
     dim: int | None = None,
     names: tuple[str, str] = ("x", "x_plus"),
     check_finite: bool = True,
+    check_size: bool = True,
 ) -> tuple[Array, Array]:
     """Return two views (n, d) of the same samples, of one dtype.
 
-    Who passes ``check_finite=False`` calls `finite` on those of float32 where need be.
+    Who passes ``check_finite=False`` calls `finite` on those of float32 where need be; with
+    ``check_size=False`` also `squarable` on those of float64.
     """
     name, name_plus = names
     first = array(name, x, ndim=2, check_finite=check_finite)
@@ -343,8 +345,9 @@ def views(
     if columns == 0 or (dim is not None and columns != dim):
         expected = "(n, d) with d >= 1" if dim is None else f"(n, {dim})"
         raise ValueError(f"{name} must be {expected}, got {first.shape}")
-    squarable(name, first)
-    squarable(name_plus, second)
+    if check_size:
+        squarable(name, first)
+        squarable(name_plus, second)
     if first.dtype != second.dtype:
         first, second = first.astype(np.float64), second.astype(np.float64)
     return first, second

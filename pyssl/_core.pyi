@@ -8,6 +8,14 @@ import numpy.typing as npt
 __version__: str
 
 def simd_level() -> str: ...
+def pair_scatter(
+    x: npt.NDArray[np.floating[Any]],  # (n, d)
+    x_plus: npt.NDArray[np.floating[Any]] | None,  # (n, d)
+    mean: npt.NDArray[np.float64],  # (d,)
+    middles: npt.NDArray[np.float64],  # (d, d)
+    differences: npt.NDArray[np.float64] | None,  # (d, d)
+    num_threads: int = 0,
+) -> None: ...
 def pencil_eigenvalues(
     forms: npt.NDArray[np.floating[Any]],  # (N, d, d)
     metrics: npt.NDArray[np.floating[Any]] | None,  # (N, d, d) or (1, d, d)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg.blas import dsyr, dsyrk
 
-from pyssl import _checks
+from pyssl import _checks, _core
+from pyssl._threads import get_num_threads
 
-__all__ = ["PairBlocks", "Scatter", "ViewScatter", "add_product", "clean_scatter", "mirrored"]
+__all__ = ["Scatter", "ViewScatter", "mirrored", "of_pairs", "of_samples"]
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[Any]
 
-# Rows that BLAS multiplies at a time: enough for its full speed, few enough that the temporaries
-# stay in the last-level cache at a few hundred dimensions. They are widened and subtracted in
-# strips that stay in the caches before that.
-_BLOCK_ROWS, _STRIP_ROWS = 2048, 128
+# Rows that a kernel takes at a time: an error in a long file is found before its end.
+_CHUNK_ROWS = 8192
 
 
 class Scatter:
@@ -36,16 +35,17 @@ class Scatter:
         self.mean = np.zeros(dim)
         self.matrix = np.zeros((dim, dim), order="F")
 
-    def add(self, centred: Array, mean: Array, factor: float = 1.0) -> None:
-        """Add rows (m, d), given less their mean (d,) and divided by a factor."""
-        self.matrix = add_product(self.matrix, centred, factor**2)
-        self._shift(len(centred), mean)
-
     def merge(self, other: Scatter) -> None:
         """Add what another has seen."""
-        if other.n:
-            self.matrix = self.matrix + other.matrix
-            self._shift(other.n, other.mean)
+        n, m = self.n, other.n
+        if not m:
+            return
+        delta = other.mean - self.mean
+        self.matrix = self.matrix + other.matrix
+        if n:
+            self.matrix = dsyr(n * m / (n + m), delta, lower=1, a=self.matrix, overwrite_a=1)
+        self.mean = self.mean + delta * (m / (n + m))
+        self.n = n + m
 
     def without(self, other: Scatter) -> Scatter:
         """Return what is left when a part of the stream is taken out."""
@@ -61,81 +61,43 @@ class Scatter:
         """Return the scatter over n, (d, d)."""
         return mirrored(self.matrix) / self.n
 
-    def _shift(self, m: int, mean: Array) -> None:
-        """Account for the offset between our mean and that of `m` rows already in the matrix."""
-        n = self.n
-        delta = mean - self.mean
-        if n:
-            self.matrix = dsyr(n * m / (n + m), delta, lower=1, a=self.matrix, overwrite_a=1)
-        self.mean = self.mean + delta * (m / (n + m))
-        self.n = n + m
 
+def of_pairs(x: Floats, x_plus: Floats) -> tuple[Scatter, Array]:
+    """Return the scatter of (x + x+)/2 and the sum (d, d) of (x - x+)(x - x+)'.
 
-class PairBlocks:
-    """Centred sums x + x+ and differences x - x+ of pairs of views, block by block.
-
-    In memory that is reused: a block is overwritten by the next one.
+    Of views (n, d) of one dtype, C-contiguous, read once: whether they are finite, and small enough
+    for their squares, shows in what is computed.
     """
-
-    def __init__(self, dim: int, rows: int) -> None:
-        self._sum, self._difference = np.empty((2, min(_BLOCK_ROWS, rows), dim))
-        self._strip = np.empty((min(_STRIP_ROWS, rows), dim))
-
-    def of(
-        self, x: npt.NDArray[Any], x_plus: npt.NDArray[Any]
-    ) -> Iterator[tuple[Array, Array, Array]]:
-        """Yield centred sums (m, d), the mean (d,) of a view, and differences (m, d)."""
-        for start in range(0, len(x), _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, len(x))
-            both, difference = self._sum[: stop - start], self._difference[: stop - start]
-            # relative to a row of its own before anything is added: then equal rows have no scatter
-            # at all, and a large mean costs the sums no digits
-            origin = x[start].astype(np.float64)
-            total = np.zeros(len(origin))
-            with np.errstate(invalid="ignore"):  # of infinities, found below
-                for low in range(start, stop, _STRIP_ROWS):
-                    rows = slice(low, min(low + _STRIP_ROWS, stop))
-                    here = slice(low - start, rows.stop - start)
-                    first, second = both[here], self._strip[: rows.stop - low]
-                    np.copyto(first, x[rows])  # widens faster than a subtraction of two dtypes
-                    np.copyto(second, x_plus[rows])
-                    np.subtract(first, second, out=difference[here])
-                    first -= origin
-                    second -= origin
-                    first += second
-                    total += np.ones(len(first)) @ first
-            offset = total / len(both)
-            if not np.isfinite(offset).all():
-                _checks.finite("x", x)
-                _checks.finite("x_plus", x_plus)
-            both -= offset
-            yield both, origin + 0.5 * offset, difference
+    dim = x.shape[1]
+    total, differences = Scatter(dim), np.zeros((dim, dim))
+    for start in range(0, len(x), _CHUNK_ROWS):
+        first, second = x[start : start + _CHUNK_ROWS], x_plus[start : start + _CHUNK_ROWS]
+        chunk, difference = Scatter(dim), np.empty((dim, dim))
+        chunk.n = len(first)
+        _core.pair_scatter(first, second, chunk.mean, chunk.matrix.T, difference, get_num_threads())
+        # |x - mean| <= |(x + x+)/2 - mean| + |x - x+|/2, and no term is larger than its sum
+        spread = np.sqrt(np.diag(chunk.matrix)) + 0.5 * np.sqrt(np.diag(difference))
+        if not (np.abs(chunk.mean) + spread <= _checks.SQUARABLE).all():
+            for name, view in (("x", x), ("x_plus", x_plus)):
+                _checks.finite(name, view)
+                _checks.squarable(name, view)
+        total.merge(chunk)
+        differences += difference
+    return total, differences
 
 
-def add_product(matrix: Array, rows: Array, weight: float = 1.0) -> Array:
-    """Return `matrix`, Fortran-ordered and overwritten, plus weight rows' rows: lower triangle."""
-    # the transposed C-ordered block is the Fortran-ordered operand that BLAS wants
-    product: Array = dsyrk(weight, rows.T, beta=1.0, c=matrix, lower=1, overwrite_c=1)
-    return product
+def of_samples(x: Floats) -> Scatter:
+    """Return the mean and scatter of samples (n, d), finite and C-contiguous."""
+    result = Scatter(x.shape[1])
+    result.n = len(x)
+    _core.pair_scatter(x, None, result.mean, result.matrix.T, None, get_num_threads())
+    return result
 
 
 def mirrored(lower: Array) -> Array:
     """Return the symmetric matrix whose lower triangle is given."""
     triangle = np.tril(lower)
     return np.ascontiguousarray(triangle + np.tril(triangle, -1).T)
-
-
-def clean_scatter(x: npt.NDArray[Any]) -> Scatter:
-    """Return the mean and scatter of samples (n, d), block by block."""
-    result = Scatter(x.shape[1])
-    for start in range(0, len(x), _BLOCK_ROWS):
-        rows = x[start : start + _BLOCK_ROWS]
-        origin = rows[0].astype(np.float64)
-        centred = np.subtract(rows, origin, dtype=np.float64)
-        offset = centred.mean(axis=0)
-        centred -= offset
-        result.add(centred, origin + offset)
-    return result
 
 
 class ViewScatter:
@@ -159,13 +121,15 @@ class ViewScatter:
         views -= first  # equal views have no scatter within
         middle = views.mean(axis=0)
         views -= middle
-        self.within = add_product(self.within, views.reshape(-1, views.shape[-1]))
+        # the transposed C-ordered block is the Fortran-ordered operand that BLAS wants
+        rows = views.reshape(-1, views.shape[-1]).T
+        self.within = dsyrk(1.0, rows, beta=1.0, c=self.within, lower=1, overwrite_c=1)
         origin = first[0].copy()
         first -= origin
         first += middle
-        offset = first.mean(axis=0)
-        first -= offset
-        self.between.add(first, origin + offset)
+        middles = of_samples(first)
+        middles.mean += origin
+        self.between.merge(middles)
 
     def merge(self, other: ViewScatter) -> None:
         """Add what another has seen."""

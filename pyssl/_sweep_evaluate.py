@@ -175,9 +175,9 @@ class Evaluator:
         plan, shape = self.plan, tuple(part.stop - part.start for part in block)
 
         def along(name: str, default: float) -> npt.NDArray[Any]:
-            if name not in plan.names:
+            position = plan.position(name)
+            if position is None:
                 return np.full(math.prod(shape), default)
-            position = plan.names.index(name)
             values = plan.values[position][block[position]]
             values = values.reshape([-1 if i == position else 1 for i in range(len(shape))])
             return np.ascontiguousarray(np.broadcast_to(values, shape)).ravel()
@@ -399,6 +399,7 @@ class Evaluator:
         at = {
             name: values[index].item()
             for name, values, index in zip(plan.names, plan.values, point, strict=True)
+            if plan.position(name) is not None
         }
         of = 0
         for position in plan.moment_axes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,8 +71,15 @@ class Plan:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    def position(self, setting: str) -> int | None:
+        """Return which axis a setting is; None for none, or for one that the moments have taken."""
+        if setting not in self.names:
+            return None
+        position = self.names.index(setting)
+        return None if position in self.moment_axes else position
+
     def axis(self, name: str, default: float) -> Array:
-        """Return the values that a setting takes."""
+        """Return the values of an axis, or of what is none."""
         if name in self.names:
             return self.values[self.names.index(name)]
         return np.array([default])
@@ -161,7 +169,10 @@ def make_plan(
     wanted = _outputs(outputs)
     _checks.flag("bias", bias)
     own = numeric_fields(loss)
-    foreign = [name for name in axes if name not in own and name not in _SETTINGS]
+    settings = set(own) | set(_SETTINGS)
+    if _takes_strength(moments):
+        settings.discard("augmentation_strength")
+    foreign = [name for name in axes if name not in settings]
     _require_known(moments, foreign, own)
     names = tuple(axes)
     values = tuple(_axis(name, axes[name], name in foreign) for name in names)
@@ -197,6 +208,16 @@ def _outputs(outputs: Sequence[str]) -> tuple[str, ...]:
     return wanted
 
 
+def _takes_strength(moments: Source) -> bool:
+    """Return whether a function of moments has its own notion of an augmentation's strength."""
+    if isinstance(moments, Moments) or not callable(moments):
+        return False
+    try:
+        return "augmentation_strength" in inspect.signature(moments).parameters
+    except ValueError:  # of compiled functions
+        return False
+
+
 def _require_known(moments: Source, foreign: list[str], own: Sequence[str]) -> None:
     """Raise for axes that neither the loss nor the moments have."""
     known = ", ".join([*own, *_SETTINGS])
@@ -214,7 +235,7 @@ def _require_known(moments: Source, foreign: list[str], own: Sequence[str]) -> N
 def _axis(name: str, value: npt.ArrayLike, of_moments: bool) -> Array:
     """Return the values of an axis, (n,)."""
     label = f"axes[{name!r}]"
-    if of_moments and np.asarray(value).dtype.kind == "U":
+    if of_moments and name not in _SETTINGS and np.asarray(value).dtype.kind == "U":
         values: Array = np.asarray(value)
         if values.ndim != 1:
             raise ValueError(f"{label} must have 1 dimension(s), got shape {values.shape}")
@@ -263,6 +284,8 @@ def _moments(moments: Source, foreign: list[str], table: dict[str, Array]) -> tu
 
 def _require_strengths(plan: Plan) -> None:
     """Raise for strengths that some moments don't allow: the least is the hardest."""
+    if plan.position("augmentation_strength") is None:
+        return
     strengths = plan.axis("augmentation_strength", 1.0)
     for index in range(len(plan.moments)):
         for strength in {float(strengths.min()), float(strengths.max())}:

@@ -12,14 +12,7 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._pencil import Metric, diagonalise, rank_tolerance, readonly
-from pyssl._scatter import (
-    PairBlocks,
-    Scatter,
-    ViewScatter,
-    add_product,
-    clean_scatter,
-    mirrored,
-)
+from pyssl._scatter import Scatter, ViewScatter, mirrored, of_pairs, of_samples
 
 if TYPE_CHECKING:
     from pyssl.augment import Augmentation
@@ -200,8 +193,7 @@ class Moments:
         >>> pyssl.Moments.from_views(clean + noise[0], clean + noise[1]).alignments.round(2)
         array([0.99, 0.99, 0.99])
         """
-        # those of float32 may be a file: whether they are finite shows as they are read
-        first, second = _checks.views(x, x_plus, check_finite=False)
+        first, second = _checks.views(x, x_plus, check_finite=False, check_size=False)
         accumulator = MomentAccumulator(first.shape[1])
         accumulator._add(first, second)
         return accumulator.moments()
@@ -245,7 +237,7 @@ class Moments:
         _checks.instance("augmentation", augmentation, augment.Augmentation, "an augmentation")
         rows = _samples(x)
         augmentation._check_dim("x", rows)
-        data = clean_scatter(rows)
+        data = of_samples(rows)
         return augmentation._moments_of(data.covariance(), data.mean, len(rows))
 
     @classmethod
@@ -538,9 +530,9 @@ class MomentAccumulator:
     def __init__(self, dim: int) -> None:
         self.dim = _checks.integer("dim", dim, minimum=1)
         # With h = (x + x+)/2 the centred scatter of h and that of x - x+ give Sigma + A and
-        # Sigma - A separately; each is one symmetric rank-k update, lower triangle only.
+        # Sigma - A separately.
         self._means = Scatter(self.dim)
-        self._differences = np.zeros((self.dim, self.dim), order="F")
+        self._differences = np.zeros((self.dim, self.dim))
 
     @property
     def n_samples(self) -> int:
@@ -571,12 +563,14 @@ class MomentAccumulator:
         >>> accumulator.n_samples
         2
         """
-        self._add(*_checks.views(x, x_plus, dim=self.dim))
+        views = _checks.views(x, x_plus, dim=self.dim, check_finite=False, check_size=False)
+        self._add(*views)
 
     def _add(self, x: npt.NDArray[Any], x_plus: npt.NDArray[Any]) -> None:
-        for both, mean, difference in PairBlocks(self.dim, len(x)).of(x, x_plus):
-            self._differences = add_product(self._differences, difference)
-            self._means.add(both, mean, factor=0.5)
+        # the views may be a file: the rest of what they must be is checked as they are read
+        means, differences = of_pairs(x, x_plus)
+        self._means.merge(means)
+        self._differences = self._differences + differences
 
     def merge(self, other: MomentAccumulator) -> None:
         """Add everything that another accumulator has seen.

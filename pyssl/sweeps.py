@@ -65,7 +65,8 @@ def sweep(
         With the settings that no axis changes.
     moments : Moments, sequence of Moments, or callable
         Of the views. A sequence belongs to the one axis that names no other setting; a function is
-        called with the values of all such axes as keywords, once for each combination.
+        called with the values of all such axes as keywords, once for each combination; where it has
+        a parameter ``augmentation_strength``, that axis is among them (`Augmentation.family`).
     axes : mapping of str to (n,) array_like
         ``weight_decay``, ``embedding_dim``, ``augmentation_strength`` (C -> s C), the numeric
         fields of the loss (``temperature``, ``negatives``, ``invariance``, ...), and those of the

@@ -315,8 +315,11 @@ g, h, f, c = np.empty_like(w), np.empty_like(w), np.empty(37), np.empty((9, 9))
 _core.quartic_value_and_gradient(w, b, s, 0.7, f, g)
 _core.quartic_hvp(w, v, b, s, 0.7, h)
 _core.product(b, s, c)
+x, y = rng.standard_normal((2, 700, 45)).astype(np.float32)
+m, u, d = np.empty(45), np.empty((45, 45)), np.empty((45, 45))
+_core.pair_scatter(x, y, m, u, d)
 print(_core.simd_level())
-np.savez(sys.argv[1], f=f, g=g, h=h, c=c)
+np.savez(sys.argv[1], f=f, g=g, h=h, c=c, m=m, u=u, d=d)
 """
 
 

@@ -356,6 +356,36 @@ def test_a_failed_update_changes_nothing(x, x_plus, error):
     assert pickle.dumps(accumulator) == before
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_is_named_wherever_it_lies(dtype, value):
+    good = [side.astype(dtype) for side in views(20_000, 3)]
+    accumulator = MomentAccumulator(3)
+    accumulator.update(*good)
+    before = pickle.dumps(accumulator)
+    for row in (0, 9000, 19_999):  # in the first chunk that is read, a later one and the last
+        x, x_plus = good[0], good[1].copy()
+        x_plus[row, 2] = value
+        message = rf"x_plus must be finite, got {value} at x_plus\[{row}, 2\] \(row {row}\)"
+        with pytest.raises(ValueError, match=message):
+            accumulator.update(x, x_plus)
+        assert pickle.dumps(accumulator) == before
+        with pytest.raises(ValueError, match=message):
+            Moments.from_views(x, x_plus)
+
+
+def test_magnitudes_up_to_1e70_are_taken():
+    x = np.where(np.random.default_rng(0).standard_normal((200, 3)) > 0.0, 9e69, -9e69)
+    moments = Moments.from_views(x, -x)  # none of the variance is in the middles
+    assert_same(moments, definition(x, -x))
+    for value in (1.1e70, -1.1e70):
+        x[150, 1] = value
+        with pytest.raises(
+            ValueError, match=r"x must be at most 1e\+70 in magnitude, got 1.1e\+70"
+        ):
+            Moments.from_views(x, np.zeros_like(x))
+
+
 def test_a_failed_merge_changes_nothing():
     accumulator = MomentAccumulator(4)
     accumulator.update(*views())

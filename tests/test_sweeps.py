@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import pickle
 import warnings
 
 import numpy as np
@@ -249,6 +250,76 @@ def test_axes_of_the_moments():
         for j, noise in enumerate(axes["noise"]):
             part = ds.isel(spectral_exponent=i, noise=j)
             assert_agrees(part, pyssl.InfoNCE(), power_law(exponent, noise))
+
+
+DATA = np.diag([9.0, 4.0, 1.0]) + 0.5
+STRENGTHENED = [
+    (pyssl.InfoNCE(), pyssl.augment.Mask(0.5), 0.4, "population"),
+    (pyssl.SpectralContrastive(), pyssl.augment.Mask(0.7) | pyssl.augment.Noise(0.2), 0.6, None),
+    (pyssl.SquaredVICReg(3.0), pyssl.augment.Noise(1.0), 0.2, None),
+    (pyssl.InfoNCE(), pyssl.augment.Blur((1, 3), [0.5, 1.0]), 2.0, "effective"),
+]
+
+
+@pytest.mark.parametrize(("loss", "augmentation", "g", "level"), STRENGTHENED)
+@pytest.mark.parametrize("outputs", [["rank"], list(ALL)])
+def test_the_strength_of_an_augmentation_is_an_axis(loss, augmentation, g, level, outputs):
+    critical = pyssl.augment.critical_strengths(loss, augmentation, DATA, weight_decay=g)
+    finite = critical[np.isfinite(critical)]
+    assert 0.0 < finite.min() < finite.max() < 40.0  # modes are lost on the axis, not all at once
+    strengths = np.sort([*(finite * (1.0 - 1e-6)), *(finite * (1.0 + 1e-6)), 0.0, 50.0])
+    axes = {"weight_decay": [g], "augmentation_strength": strengths, "embedding_dim": [1, 3]}
+    ds = pyssl.sweep(loss, augmentation.family(DATA), axes, outputs, level=level, progress=False)
+    kept = np.sum(critical > strengths[:, None], axis=1)
+    np.testing.assert_array_equal(ds["rank"].values[0], np.minimum(kept[:, None], [1, 3]))
+
+
+def test_a_function_that_takes_the_strength_gets_it():
+    augmentation = pyssl.augment.Mask(0.6) | pyssl.augment.Noise(np.diag([0.1, 0.2, 0.3]))
+    calls = []
+
+    def moments(scale, augmentation_strength):
+        calls.append((scale, augmentation_strength))
+        return augmentation.with_strength(augmentation_strength).moments(scale * DATA)
+
+    axes = {"augmentation_strength": [0.5, 3.0], "weight_decay": [0.3], "scale": [1.0, 2.0]}
+    for loss in (pyssl.InfoNCE(), pyssl.VICReg()):  # by pencils, and by a loop
+        calls.clear()
+        ds = pyssl.sweep(loss, moments, axes, ALL, progress=False)
+        assert calls == [(1.0, 0.5), (2.0, 0.5), (1.0, 3.0), (2.0, 3.0)]
+        for index, s in enumerate(axes["augmentation_strength"]):
+            there = augmentation.with_strength(s).moments(DATA)
+            one = {"weight_decay": [0.3], "scale": [1.0]}
+            alone = pyssl.sweep(loss, lambda scale, m=there: m, one, ALL, progress=False)
+            for name in ALL:
+                got = ds[name].isel(augmentation_strength=index, scale=0).values
+                np.testing.assert_array_equal(got, alone[name].values[:, 0], err_msg=name)
+    with pytest.raises(ValueError, match=r"axes\['augmentation_strength'\] must be >= 0, got -1"):
+        pyssl.sweep(loss, moments, {**axes, "augmentation_strength": [-1.0]}, progress=False)
+    # a function without such a parameter leaves the strength to C -> s C
+    base = augmentation.moments(DATA)
+    axes = {"scale": [1.0], "augmentation_strength": [0.5, 3.0]}
+    scaled = pyssl.sweep(
+        pyssl.SquaredVICReg(2.0), lambda scale: base, axes, ["value"], progress=False
+    )
+    for index, s in enumerate(axes["augmentation_strength"]):
+        land = pyssl.SquaredVICReg(2.0).population(base.with_augmentation_strength(s), 3)
+        np.testing.assert_allclose(scaled["value"].values[0, index], land.minimum().value)
+
+
+def test_a_family_pickles_and_checks_its_strength():
+    family = pyssl.augment.Mask(0.6).family(DATA, [0.1, 0.2, 0.3])
+    assert repr(family) == "Family(Mask(keep=0.6, rescale=False), dim=3)"
+    for again in (family, pickle.loads(pickle.dumps(family))):
+        expected = pyssl.augment.Mask(0.36).moments(DATA, [0.1, 0.2, 0.3])
+        np.testing.assert_allclose(again(2.0).covariance, expected.covariance, rtol=1e-14)
+        np.testing.assert_allclose(again(2.0).mean, expected.mean, rtol=1e-14)
+        assert not again(augmentation_strength=0.0).augmentation_covariance.any()
+    for strength, error in ((-1.0, ValueError), (np.nan, ValueError), ("1", TypeError)):
+        with pytest.raises(error, match="augmentation_strength must be"):
+            family(strength)
+    with pytest.raises(ValueError, match=r"second_moment must be \(d, d\)"):
+        pyssl.augment.Mask(0.6).family(np.ones((2, 3)))
 
 
 def test_a_sequence_of_moments_has_an_axis():

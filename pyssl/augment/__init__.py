@@ -10,7 +10,7 @@ compose with ``|``, from left to right, and each has a strength.
 array([0.711, 0.533])
 """
 
-from pyssl.augment._base import Augmentation, Composition, Identity
+from pyssl.augment._base import Augmentation, Composition, Family, Identity
 from pyssl.augment._critical import critical_strengths
 from pyssl.augment._grids import Blur, Crop, Resize
 from pyssl.augment._group import Group
@@ -22,6 +22,7 @@ __all__ = [
     "Blur",
     "Composition",
     "Crop",
+    "Family",
     "Group",
     "Identity",
     "Linear",

@@ -220,6 +220,38 @@ class Augmentation(ABC):
         """
         return self._scaled(_checks.real("strength", strength, minimum=0.0))
 
+    def family(self, second_moment: npt.ArrayLike, mean: npt.ArrayLike | None = None) -> Family:
+        """Return the moments of clean data as a function of this augmentation's strength.
+
+        Parameters
+        ----------
+        second_moment : (d, d) array_like
+            R = E xhat xhat' of the clean data, not centred.
+        mean : (d,) array_like, optional
+            E xhat; zero by default.
+
+        Returns
+        -------
+        Family
+            Which `pyssl.sweep` takes for its moments: its axis ``augmentation_strength`` then is
+            that of `with_strength`.
+
+        Raises
+        ------
+        ValueError
+            As `moments` does.
+        TypeError
+            As `moments` does.
+
+        Examples
+        --------
+        >>> import numpy as np, pyssl
+        >>> family = pyssl.augment.Mask(0.5).family(np.diag([4.0, 1.0]))
+        >>> family(2.0).alignments
+        array([0.25, 0.25])
+        """
+        return Family(self, *self._start(second_moment, mean))
+
     def __or__(self, other: Augmentation) -> Augmentation:
         """Apply this augmentation, then `other`."""
         if not isinstance(other, Augmentation):
@@ -296,6 +328,42 @@ class Augmentation(ABC):
             if not matrix.any() and self.output_dim == self.dim
             else sandwiched(self._mean, matrix)
         )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Family:
+    """The moments of given clean data at every strength of an augmentation.
+
+    Made by `Augmentation.family`; it pickles.
+
+    Attributes
+    ----------
+    augmentation : Augmentation
+        At strength 1.
+
+    Notes
+    -----
+    Source: theory 6.
+
+    Examples
+    --------
+    >>> import numpy as np, pyssl
+    >>> family = pyssl.augment.Mask(0.5).family(np.diag([4.0, 1.0]))
+    >>> [float(family(s).alignments[0]) for s in (0.0, 1.0, 2.0)]
+    [1.0, 0.5, 0.25]
+    """
+
+    augmentation: Augmentation
+    _clean: State
+    _eps: float
+
+    def __call__(self, augmentation_strength: float = 1.0) -> Moments:
+        """Return the moments at a strength s >= 0, as `Augmentation.with_strength` has it."""
+        strength = _checks.real("augmentation_strength", augmentation_strength, minimum=0.0)
+        return self.augmentation._scaled(strength)._map(self._clean).moments(None, self._eps)
+
+    def __repr__(self) -> str:
+        return f"Family({self.augmentation!r}, dim={len(self._clean.mean)})"
 
 
 @dataclass(frozen=True)
