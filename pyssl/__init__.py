@@ -32,6 +32,7 @@ from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
 from pyssl.flow import Flow, FlowOutcome, FlowState, gradient_flow
 from pyssl.hinge import VICRegLandscape
+from pyssl.imbalance import RetentionTable, class_retention, compare_retention, critical_prior
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
 from pyssl.losses import (
@@ -44,6 +45,7 @@ from pyssl.losses import (
     VICReg,
 )
 from pyssl.measures import effective_rank, participation_ratio, rankme, stable_rank
+from pyssl.mixture import Mixture, long_tailed_priors
 from pyssl.moments import MomentAccumulator, Moments
 from pyssl.normalized import ConstantEmbedding, NTXentLandscape
 from pyssl.numerical import NumericalLandscape
@@ -81,6 +83,7 @@ __all__ = [
     "MinimizeResult",
     "MinimizeState",
     "Minimum",
+    "Mixture",
     "Mode",
     "ModeLandscape",
     "ModeTable",
@@ -94,6 +97,7 @@ __all__ = [
     "Outcome",
     "Potential",
     "Quartic",
+    "RetentionTable",
     "SpectralContrastive",
     "SpectralLandscape",
     "SquaredVICReg",
@@ -103,10 +107,14 @@ __all__ = [
     "VICRegLandscape",
     "Verification",
     "__version__",
+    "class_retention",
     "classify",
+    "compare_retention",
+    "critical_prior",
     "effective_rank",
     "get_num_threads",
     "gradient_flow",
+    "long_tailed_priors",
     "minimize",
     "participation_ratio",
     "pencils",
