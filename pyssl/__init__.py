@@ -32,7 +32,6 @@ from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
 from pyssl.empirical import EmpiricalLandscape
 from pyssl.flow import Flow, FlowOutcome, FlowState, gradient_flow
 from pyssl.hinge import VICRegLandscape
-from pyssl.imbalance import RetentionTable, class_retention, compare_retention, critical_prior
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
 from pyssl.losses import (
@@ -45,7 +44,6 @@ from pyssl.losses import (
     VICReg,
 )
 from pyssl.measures import effective_rank, participation_ratio, rankme, stable_rank
-from pyssl.mixture import Mixture, long_tailed_priors
 from pyssl.moments import MomentAccumulator, Moments
 from pyssl.normalized import ConstantEmbedding, NTXentLandscape
 from pyssl.numerical import NumericalLandscape
@@ -60,6 +58,12 @@ from pyssl.verification import Verification, verify
 if TYPE_CHECKING:
     from pyssl import augment as augment
     from pyssl.estimator import LinearSSL as LinearSSL
+    from pyssl.imbalance import RetentionTable as RetentionTable
+    from pyssl.imbalance import class_retention as class_retention
+    from pyssl.imbalance import compare_retention as compare_retention
+    from pyssl.imbalance import critical_prior as critical_prior
+    from pyssl.mixture import Mixture as Mixture
+    from pyssl.mixture import long_tailed_priors as long_tailed_priors
 
 __all__ = [
     "LOSSES",
@@ -138,7 +142,16 @@ if not _installed("sklearn"):  # `from pyssl import *` works without the optiona
 
 # What brings in optional or slow packages loads when it is first used.
 _MODULES = "augment", "plots", "report"
-_LAZY = {"LinearSSL": "pyssl.estimator", **{name: f"pyssl.{name}" for name in _MODULES}}
+_LAZY = {
+    "LinearSSL": "pyssl.estimator",
+    "Mixture": "pyssl.mixture",
+    "RetentionTable": "pyssl.imbalance",
+    "class_retention": "pyssl.imbalance",
+    "compare_retention": "pyssl.imbalance",
+    "critical_prior": "pyssl.imbalance",
+    "long_tailed_priors": "pyssl.mixture",
+    **{name: f"pyssl.{name}" for name in _MODULES},
+}
 
 
 def __getattr__(name: str) -> Any:
