@@ -10,6 +10,7 @@ import scipy.linalg
 
 import pyssl
 from pyssl import augment
+from pyssl._training import train
 
 NOISE = augment.Noise(np.diag([0.5, 1.0, 0.7, 1.2]))
 AUGMENTATIONS = [
@@ -496,3 +497,79 @@ def test_a_table_of_many_classes_stays_readable():
     text = str(pyssl.compare_retention(mix, None, [pyssl.SpectralContrastive()], embedding_dim=1))
     assert "and 20 more" in text
     assert max(map(len, text.splitlines())) < 140
+
+
+# ---- beside training -----------------------------------------------------------------------------
+
+TRAINED = [
+    (pyssl.SpectralContrastive(), 4000),
+    (pyssl.SquaredVICReg(1.3), 4000),
+    (pyssl.BarlowTwins(1.0, normalize=False), 4000),
+    (pyssl.InfoNCE(), 800),
+    (pyssl.InfoNCE(similarity="dot"), 800),
+    (pyssl.VICReg(), 1000),
+]
+
+
+def trained(loss, mix, noise, n, k, g, *, seed=0):
+    """Train on views of a sample; return retention there, and theory from the same moments."""
+    rng = np.random.default_rng(seed)
+    x, _ = mix.sample(n, rng, stratified=True)
+    views = [noise.sample(x, rng) for _ in range(2)]
+    mean = 0.5 * (views[0].mean(axis=0) + views[1].mean(axis=0))
+    x, x_plus = (view - mean for view in views)
+    moments = pyssl.Moments.from_views(x, x_plus).centered()
+    batch = loss.empirical(x, x_plus, k, g)
+    end = train(batch, moments, loss.embedding_unit, np.random.default_rng(seed + 1))
+    got = pyssl.class_retention(end.weights, mix, noise, loss=loss)
+    land = loss.sharpest(moments, k, g)[1]
+    return got, pyssl.class_retention(land, mix, noise)
+
+
+@pytest.mark.parametrize(("loss", "n"), TRAINED, ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize("ratio", [5.0, 40.0])
+def test_training_keeps_the_classes_that_theory_keeps(loss, n, ratio):
+    mix = long_tail().with_priors(pyssl.long_tailed_priors(5, ratio))
+    noise = augment.Noise(np.diag(np.linspace(1.2, 0.8, 8)))
+    land = loss.sharpest(mix.moments(noise).centered(), 8)[1]
+    if isinstance(land, pyssl.SpectralLandscape):
+        critical = pyssl.classify(land).critical_weight_decay
+        g = float(np.sqrt(critical[2] * critical[3]))  # three modes are learned
+    else:
+        g = 0.1 * float(land.critical_weight_decay[0])
+    got, theory = trained(loss, mix, noise, n, 8, g)
+    assert np.array_equal(got >= 0.5, theory >= 0.5)
+    assert 0 < np.sum(theory >= 0.5) < 5
+    # exact in the moments, or InfoNCE near the origin, where no more than they count
+    assert got == pytest.approx(theory, abs=0.1 if loss.needs_gaussian_views else 0.02)
+
+
+@pytest.mark.parametrize("loss", [loss for loss, _ in TRAINED[:4]], ids=lambda loss: loss.key)
+def test_training_around_a_critical_prior_loses_and_keeps_the_class(loss):
+    """Theory 7: apart along an axis of its own, by decay, 10% below and above."""
+    within = np.diag([0.1, 2.5, 2.0, 1.6])
+    means = np.zeros((2, 4))
+    means[1, 0] = 4.0
+    mix = pyssl.Mixture([0.5, 0.5], means, within)
+    noise = augment.Noise(np.diag([0.4, 1.0, 1.0, 1.0]))
+    critical = pyssl.classify(loss.population(mix.with_prior(1, 0.06).moments(noise).centered(), 4))
+    g = float(critical.critical_weight_decay[3])
+    p = pyssl.critical_prior(loss, mix, noise, 1, embedding_dim=4, weight_decay=g, centered=True)
+    assert p == pytest.approx(0.06, rel=1e-4)
+    n = 2000 if loss.needs_gaussian_views else 20_000
+    for factor, kept in ((0.9, False), (1.1, True)):
+        got, _ = trained(loss, mix.with_prior(1, factor * p), noise, n, 4, g)
+        assert (got[1] >= 0.5) == kept
+
+
+def test_by_capacity_barlow_twins_keeps_another_class_from_every_start():
+    mix, noise = long_tail(), augment.Noise(1.0)
+    loss = pyssl.BarlowTwins(1.0, normalize=False)
+    ends = [trained(loss, mix, noise, 4000, 2, 0.0, seed=seed)[0] for seed in range(8)]
+    assert len({tuple(got >= 0.5) for got in ends}) > 2
+    ordered = [
+        trained(pyssl.SpectralContrastive(), mix, noise, 4000, 2, 0.0, seed=seed)[0] >= 0.5
+        for seed in range(3)
+    ]
+    assert len({tuple(kept) for kept in ordered}) == 1
+    assert ordered[0].tolist() == sorted(ordered[0].tolist(), reverse=True)
