@@ -15,7 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +44,20 @@ class Study:
     n: int
     aims: tuple[str, ...] = ("decay", "capacity")
     critical: tuple[str, ...] = ("decay", "capacity")
+    starts: int = 0  # from which capacity is tried again
     part: float = 0.1  # of the decay of complete collapse, where no formula knows the others
 
 
 STUDIES = [
-    Study("spectral", pyssl.SpectralContrastive(), 20_000),
+    Study("spectral", pyssl.SpectralContrastive(), 20_000, starts=20),
     Study("squared_vicreg", pyssl.SquaredVICReg(1.5), 20_000),
     Study(
-        "barlow", pyssl.BarlowTwins(redundancy=1.0, normalize=False), 20_000, ("decay",), ("decay",)
+        "barlow",
+        pyssl.BarlowTwins(redundancy=1.0, normalize=False),
+        20_000,
+        ("decay",),
+        ("decay",),
+        starts=20,
     ),
     Study("infonce", pyssl.InfoNCE(), 4000),
     Study("infonce_dot", pyssl.InfoNCE(similarity="dot"), 4000),
@@ -158,9 +164,11 @@ class Sample:
         land = loss.sharpest(moments, k, g)[1]
         return pyssl.class_retention(land, self.mix, self.aug)
 
-    def trained(self, loss: pyssl.Loss, k: int, g: float, *, gaussian: bool = False) -> Any:
+    def trained(
+        self, loss: pyssl.Loss, k: int, g: float, *, gaussian: bool = False, seed: int = 0
+    ) -> Any:
         """Return retention in training, and whether that converged; on Gaussian views instead."""
-        rng, x, x_plus = np.random.default_rng(0), self.x, self.x_plus
+        rng, x, x_plus = np.random.default_rng(seed), self.x, self.x_plus
         if gaussian:
             x, x_plus = centered(*gaussian_views(self.moments, len(x), rng))
         batch = loss.empirical(x, x_plus, k, g)
@@ -314,7 +322,43 @@ def critical(study: Study, *, quick: bool) -> Iterator[tuple[str, Any]]:
                 yield f"{kind} seed={seed} {aim}", run
 
 
+# ---- starts --------------------------------------------------------------------------------------
+
+
+def starts(study: Study, *, quick: bool) -> Iterator[tuple[str, Any]]:
+    """Yield names of mixtures, and functions that train from many starts by capacity alone."""
+    for kind in ("axes", "oblique"):
+        for k in (2, 4) if study.starts else ():
+
+            def run(kind: str = kind, k: int = k) -> dict[str, Any]:
+                mix, aug = mixture(kind, 30.0, 10 + k)
+                n = 1000 if quick else study.n
+                sample = Sample.draw(mix, aug, n, np.random.default_rng(k))
+                ends = [
+                    sample.trained(study.loss, k, 0.0, seed=seed)[0] >= KEPT
+                    for seed in range(study.starts)
+                ]
+                return {
+                    "aim": "starts",
+                    "priors": mix.priors.tolist(),
+                    "kept": np.mean(ends, 0).tolist(),
+                }
+
+            yield f"{kind} {k} dimensions", run
+
+
 # ---- tables --------------------------------------------------------------------------------------
+
+
+def title(loss: pyssl.Loss) -> str:
+    """Return the loss with the settings that are not its default."""
+    given = {item.name: getattr(loss, item.name) for item in fields(loss)}
+    changed = (
+        f"{item.name}={given[item.name]!r}"
+        for item in fields(loss)
+        if given[item.name] != item.default
+    )
+    return f"{type(loss).__name__}({', '.join(changed)})"
 
 
 def row(name: str, results: list[dict[str, Any]]) -> str:
@@ -345,6 +389,20 @@ def critical_row(name: str, results: list[dict[str, Any]]) -> str:
         priors = sorted({t["critical_prior"] for t in tried})
         cells += [f"{right} of {len(tried)}", f"{priors[0]:.3f} to {priors[-1]:.3f}"]
     return "| " + " | ".join(cells) + " |"
+
+
+def starts_table(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Return how often each class is kept by capacity alone, over many starts."""
+    rows = [(name, r) for name, rs in found.items() for r in rs if r["part"] == "starts"]
+    if not rows:
+        return []
+    priors = " | ".join(f"{p:.3f}" for p in rows[0][1]["priors"])
+    lines = [f"| loss | mixture | {priors} |", "|---|---|" + "---|" * CLASSES]
+    for name, r in rows:
+        lines.append(
+            f"| {name} | {r['setting']} | " + " | ".join(f"{x:.0%}" for x in r["kept"]) + " |"
+        )
+    return [*lines, ""]
 
 
 def misses(name: str, results: list[dict[str, Any]]) -> list[str]:
@@ -385,6 +443,7 @@ def tables(found: dict[str, list[dict[str, Any]]]) -> str:
         "|---|---|---|---|---|",
         *(critical_row(name, results) for name, results in found.items()),
         "",
+        *starts_table(found),
     ]
     settled = [r for rs in found.values() for r in rs if r["part"] == "retention" and not r["near"]]
     near_ones = sum(r.get("near", False) for rs in found.values() for r in rs)
@@ -410,7 +469,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [study.name for study in STUDIES]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
-    parser.add_argument("--parts", nargs="+", default=["retention", "critical"])
+    parser.add_argument("--parts", nargs="+", default=["retention", "critical", "starts"])
     parser.add_argument("--quick", action="store_true", help="few settings of few pairs, a minute")
     parser.add_argument("--store", type=Path, default=Path("build/imbalance"))
     parser.add_argument("--out", type=Path, help="write the tables here, else they are printed")
@@ -429,6 +488,7 @@ def main(arguments: list[str] | None = None) -> int:
         parts = {
             "retention": retention(study, quick=options.quick),
             "critical": critical(study, quick=options.quick),
+            "starts": starts(study, quick=options.quick),
         }
         for part in options.parts:
             for name, compute in parts[part]:
@@ -446,7 +506,7 @@ def main(arguments: list[str] | None = None) -> int:
                     file=sys.stderr,
                     flush=True,
                 )
-        found[repr(study.loss)] = done
+        found[title(study.loss)] = done
     text = tables(found)
     if options.out is None:
         print(text)

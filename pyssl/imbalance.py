@@ -166,11 +166,14 @@ class _Scene:
         inside, outside = metric.basis[:, :rank], metric.basis[:, rank:]
         spectrum = metric.spectrum[:rank]
         along = offsets @ inside
+        before, after = (float(np.abs(part).max()) for part in (mix._offsets, offsets))
+        little = mix._rounding * max(1.0, after / before if before else 1.0)
         # rounding turns the null space towards a direction of variance s by about d eps s_1/s
         turned = rank_tolerance(d, mix._eps, 1.0) * spectrum.max(initial=0.0) / spectrum
-        little = mix._rounding + _ULPS * np.abs(along) @ turned
-        undefined = np.linalg.norm(offsets @ outside, axis=1) > little
-        undefined |= np.linalg.norm(offsets, axis=1) <= mix._rounding
+        undefined = np.linalg.norm(offsets @ outside, axis=1) > (
+            little + _ULPS * np.abs(along) @ turned
+        )
+        undefined |= np.linalg.norm(offsets, axis=1) <= little
         standards = along / np.sqrt(spectrum)
         standards[undefined] = np.nan
         covariance = symmetrised(state.covariance)
@@ -515,7 +518,7 @@ class RetentionTable:
         lines = [
             f"Retention of classes, embedding dim {self.embedding_dim};"
             f" * kept, from {self.threshold:g} on"
-            + ("; ? depends on which of tied modes are learned" if self.open.any() else ""),
+            + ("; ? open, as modes tie" if self.open.any() else ""),
             "",
             line("class", "decay", "rank", head) + more,
             line("prior", "", "", priors),

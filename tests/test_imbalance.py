@@ -289,6 +289,30 @@ def test_a_landscape_keeps_what_its_minimum_embeds(rng, loss, g):
     assert got.min() < 0.999  # and not all of it
 
 
+def test_a_batch_keeps_what_its_minimum_embeds(rng):
+    mix, loss = random_mixture(rng), pyssl.SpectralContrastive()
+    x, _ = mix.sample(500, rng)
+    batch = loss.empirical(NOISE.sample(x, rng), NOISE.sample(x, rng), 2, 0.3)
+    found = pyssl.minimize(batch)
+    expected = pyssl.class_retention(found.weights, mix, NOISE, loss=loss)
+    np.testing.assert_allclose(pyssl.class_retention(batch, mix, NOISE), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_units_of_the_data_and_of_the_views_make_no_difference(rng, scale):
+    flat = np.diag([1.0, 2.0, 0.5, 0.0])  # T is singular: what is rounding has to be known
+    means = rng.standard_normal((3, 4)) * [1.0, 1.0, 1.0, 0.0]
+    turn = np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    weights = rng.standard_normal((2, 4))
+    mix = pyssl.Mixture([0.2, 0.3, 0.5], means @ turn.T, turn @ flat @ turn.T)
+    expected = pyssl.class_retention(weights, mix)
+    assert np.isfinite(expected).all()
+    scaled = pyssl.Mixture(mix.priors, scale * mix.means, scale**2 * mix.within_covariance)
+    np.testing.assert_allclose(pyssl.class_retention(weights, scaled), expected, rtol=1e-9)
+    views = augment.Linear(scale * np.eye(4))
+    np.testing.assert_allclose(pyssl.class_retention(weights, mix, views), expected, rtol=1e-9)
+
+
 def test_a_diverging_minimum_keeps_the_span_of_its_modes(rng):
     mix = random_mixture(rng)
     land = pyssl.InfoNCE().population(mix.moments(augment.Noise(np.diag([0.0, 0, 1, 1]))), 3)
@@ -366,6 +390,31 @@ def test_an_orthogonal_class_dies_where_the_closed_form_says(rng, tau, within, c
         there = mix.with_prior(0, factor * p)
         land = pyssl.InfoNCE(tau).population(there.moments(noise), d, weight_decay=g)
         assert (pyssl.class_retention(land, there, noise)[0] >= 0.5) == kept
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_what_other_modes_see_of_a_class_whose_own_is_lost(rng, factor):
+    """Theory 7: noise that does not commute leaves a share of it, in closed form."""
+    d, p, g = 4, 0.2, 2.0
+    delta = np.array([2.0, 0.0, 0.0, 0.0])
+    mix = pyssl.Mixture([1.0 - p, p], [np.zeros(d), delta], np.diag([0.3, 2.0, 1.7, 1.5]))
+    other = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    noise = augment.Noise(factor * (other * [0.1, 1.0, 2.0, 4.0]) @ other.T)
+    eigenvalue = p * (1.0 - p) * 4.0 + 0.3
+    hides = mix._pooled + noise.covariance
+    alpha, beta = delta @ hides @ delta, delta @ np.linalg.solve(hides, delta)
+    squared = delta @ delta
+    s = p * (1.0 - p) * squared
+    left = (alpha * beta - squared**2) / (beta * (alpha + 2.0 * s * squared + s * s * beta))
+    assert 0.01 < left < 0.5
+    moments = mix.moments(noise)
+    for tau, rank, expected in (
+        (2.0 * eigenvalue / g * (1.0 - 1e-7), d, 1.0),
+        (2.0 * eigenvalue / g * (1.0 + 1e-7), d - 1, left),
+    ):
+        land = pyssl.InfoNCE(tau).population(moments, d, weight_decay=g)
+        assert land.minimum().rank == rank
+        assert pyssl.class_retention(land, mix, noise)[1] == pytest.approx(expected, abs=1e-5)
 
 
 def test_outcomes_of_a_critical_prior():
