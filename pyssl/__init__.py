@@ -60,6 +60,12 @@ from pyssl.wells import WellTable
 if TYPE_CHECKING:
     from pyssl import augment as augment
     from pyssl.estimator import LinearSSL as LinearSSL
+    from pyssl.imbalance import RetentionTable as RetentionTable
+    from pyssl.imbalance import class_retention as class_retention
+    from pyssl.imbalance import compare_retention as compare_retention
+    from pyssl.imbalance import critical_prior as critical_prior
+    from pyssl.mixture import Mixture as Mixture
+    from pyssl.mixture import long_tailed_priors as long_tailed_priors
 
 __all__ = [
     "LOSSES",
@@ -84,6 +90,7 @@ __all__ = [
     "MinimizeResult",
     "MinimizeState",
     "Minimum",
+    "Mixture",
     "Mode",
     "ModeLandscape",
     "ModeTable",
@@ -97,6 +104,7 @@ __all__ = [
     "Outcome",
     "Potential",
     "Quartic",
+    "RetentionTable",
     "SpectralContrastive",
     "SpectralLandscape",
     "SquaredVICReg",
@@ -107,10 +115,14 @@ __all__ = [
     "Verification",
     "WellTable",
     "__version__",
+    "class_retention",
     "classify",
+    "compare_retention",
+    "critical_prior",
     "effective_rank",
     "get_num_threads",
     "gradient_flow",
+    "long_tailed_priors",
     "minimize",
     "participation_ratio",
     "pencils",
@@ -134,7 +146,16 @@ if not _installed("sklearn"):  # `from pyssl import *` works without the optiona
 
 # What brings in optional or slow packages loads when it is first used.
 _MODULES = "augment", "plots", "report"
-_LAZY = {"LinearSSL": "pyssl.estimator", **{name: f"pyssl.{name}" for name in _MODULES}}
+_LAZY = {
+    "LinearSSL": "pyssl.estimator",
+    "Mixture": "pyssl.mixture",
+    "RetentionTable": "pyssl.imbalance",
+    "class_retention": "pyssl.imbalance",
+    "compare_retention": "pyssl.imbalance",
+    "critical_prior": "pyssl.imbalance",
+    "long_tailed_priors": "pyssl.mixture",
+    **{name: f"pyssl.{name}" for name in _MODULES},
+}
 
 
 def __getattr__(name: str) -> Any:

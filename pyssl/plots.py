@@ -16,6 +16,7 @@ import numpy.typing as npt
 from pyssl import _checks
 from pyssl._drawing import INK, axes, finish
 from pyssl._phase import phase_diagram
+from pyssl._retention_plots import retention
 from pyssl._training_plots import flow, verification
 from pyssl._well_plots import wells
 from pyssl.collapse import Cause, CollapseReport
@@ -32,6 +33,7 @@ __all__ = [
     "phase_diagram",
     "pictures",
     "plane",
+    "retention",
     "spectrum",
     "verification",
     "wells",

@@ -404,6 +404,58 @@ DOORS += [
     ),
 ]
 
+MEANS = np.array([[0.0, 1.0, 0.0], [3.0, 0.0, -2.0]])
+PRIORS = np.array([0.25, 0.75])
+
+
+def mixture(**options):
+    return pyssl.Mixture(
+        **{"priors": PRIORS, "means": MEANS, "within_covariance": SIGMA, **options}
+    )
+
+
+MIXTURE = mixture()
+
+
+def of_mixture(mix):
+    moments = mix.moments(NOISY)
+    return moments, pyssl.class_retention(W, mix, NOISY)
+
+
+DOORS += [
+    Door("Mixture", "priors", lambda a: of_mixture(mixture(priors=a)), PRIORS),
+    Door("Mixture", "means", lambda a: of_mixture(mixture(means=a)), MEANS),
+    *(
+        Door(
+            "Mixture",
+            "within_covariance",
+            lambda a: of_mixture(mixture(within_covariance=a)),
+            good,
+        )
+        for good in (SIGMA, np.stack([SIGMA, CROSS]))
+    ),
+    Door("Mixture.with_priors", "priors", lambda a: of_mixture(MIXTURE.with_priors(a)), PRIORS),
+    Door(
+        "Mixture.from_data",
+        "x",
+        lambda a: pyssl.Mixture.from_data(a, [0, 1, 0, 1, 0, 1, 0, 1]).moments(),
+        X,
+        ("a column more",),
+    ),
+    *(
+        Door(
+            "class_retention",
+            "land",
+            lambda a: pyssl.class_retention(a, MIXTURE, NOISY),
+            good,
+            # one column more is a bias
+            ("more axes", "a column more", *(("no rows",) if good.ndim == 3 else ())),
+            keeps_float32=True,
+        )
+        for good in (W, BATCH)
+    ),
+]
+
 # Public, annotated with arrays, and no door: with the reason.
 NO_DOORS = {
     "Landscape": "an interface",
@@ -417,6 +469,7 @@ NO_DOORS = {
             "MinimizeResult",
             "ModeTable",
             "Origin",
+            "RetentionTable",
             "Verification",
             "WellTable",
         ),
@@ -1205,6 +1258,127 @@ def test_augmentations(call, message):
     ],
 )
 def test_augmentations_of_the_wrong_kind(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+INFONCE = pyssl.InfoNCE()
+
+
+def critical(*parts, **options):
+    mix, aug, index = parts or (MIXTURE, NOISY, 0)
+    return pyssl.critical_prior(INFONCE, mix, aug, index, **{"embedding_dim": 2, **options})
+
+
+def compared(mix=MIXTURE, aug=NOISY, losses=(INFONCE,), **options):
+    return pyssl.compare_retention(mix, aug, losses, **{"embedding_dim": 2, **options})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mixture(priors=[0.5, 0.6]), r"priors must sum to 1, got a sum of 1.1"),
+        (lambda: mixture(priors=[1.0, 0.0]), r"priors must be > 0, got 0 at priors\[1\]"),
+        (lambda: mixture(priors=[1.5, -0.5]), r"priors must be > 0, got -0.5 at priors\[1\]"),
+        (lambda: mixture(priors=[1.0]), r"means must be \(1, d\) with d >= 1, got \(2, 3\)"),
+        (
+            lambda: mixture(within_covariance=np.eye(2)),
+            r"within_covariance must be \(3, 3\) or \(2, 3, 3\) with means \(2, 3\), got \(2, 2\)",
+        ),
+        (
+            lambda: mixture(within_covariance=np.stack([SIGMA, -SIGMA])),
+            r"within_covariance\[1\] must be positive semidefinite, got an eigenvalue of -2",
+        ),
+        (lambda: mixture(within_covariance=-SIGMA), r"within_covariance must be positive semi"),
+        (lambda: mixture(classes=["a", "a"]), r"classes must be 2 different names, got"),
+        (lambda: mixture(classes=["a"]), r"classes must be 2 different names, got"),
+        (lambda: mixture(n_samples=0), r"n_samples must be at least 1, got 0"),
+        (lambda: pyssl.Mixture.from_data(X, [0, 1]), r"labels must be \(8,\), got \(2,\)"),
+        (lambda: pyssl.Mixture.from_data(X, [[0], [1, 2]]), r"labels must be \(8,\)"),
+        (lambda: pyssl.Mixture.from_data(X, [np.nan] * 8), r"labels must be finite, got nan"),
+        (lambda: pyssl.Mixture.from_data(X[:1], [0]), r"x must be \(n, d\) with n >= 2"),
+        (
+            lambda: MIXTURE.moments(augment.Noise(np.eye(2))),
+            r"aug must take 3 inputs, got one of 2",
+        ),
+        (lambda: MIXTURE.sample(-1), r"n must be at least 0, got -1"),
+        (lambda: MIXTURE.with_prior(2, 0.5), r"class_index must be at most 1, got 2"),
+        (lambda: MIXTURE.with_prior(-1, 0.5), r"class_index must be at least 0, got -1"),
+        (lambda: MIXTURE.with_prior(0, 1.0), r"p must be > 0 and < 1, got 1"),
+        (lambda: MIXTURE.with_prior(0, 0.0), r"p must be > 0 and < 1, got 0"),
+        (lambda: MIXTURE.with_priors([0.2, 0.3, 0.5]), r"priors must be \(2,\), got \(3,\)"),
+        (
+            lambda: pyssl.Mixture([1.0], [[0.0]], [[1.0]]).with_prior(0, 0.5),
+            r"a mixture of a single class has no other to rescale",
+        ),
+        (lambda: pyssl.long_tailed_priors(0, 2.0), r"n_classes must be at least 1, got 0"),
+        (lambda: pyssl.long_tailed_priors(3, 0.5), r"ratio must be >= 1, got 0.5"),
+        (
+            lambda: pyssl.class_retention(np.ones((2, 5)), MIXTURE, NOISY),
+            r"land must be \(..., k, 3\), or \(..., k, 4\), got \(2, 5\)",
+        ),
+        (
+            lambda: pyssl.class_retention(
+                QUARTIC, mixture(means=MEANS[:, :1], within_covariance=np.eye(1))
+            ),
+            r"land must be \(..., k, 1\), or \(..., k, 2\), got \(2, 3\)",
+        ),
+        (
+            lambda: pyssl.class_retention(QUARTIC, MIXTURE, NOISY, loss=INFONCE),
+            r"loss must be None where land is a landscape",
+        ),
+        (
+            lambda: pyssl.class_retention(W, MIXTURE, augment.Noise(np.eye(2))),
+            r"aug must take 3 inputs, got one of 2",
+        ),
+        (lambda: pyssl.class_retention(W, MIXTURE, restarts=0), r"restarts must be at least 1"),
+        (lambda: critical(MIXTURE, NOISY, 2), r"class_index must be at most 1, got 2"),
+        (lambda: critical(embedding_dim=0), r"embedding_dim must be at least 1, got 0"),
+        (lambda: critical(weight_decay=-1.0), r"weight_decay must be >= 0, got -1"),
+        (lambda: critical(threshold=0.0), r"threshold must be > 0 and <= 1, got 0"),
+        (lambda: critical(threshold=1.5), r"threshold must be > 0 and <= 1, got 1.5"),
+        (lambda: critical(smallest=0.5), r"smallest must be > 0 and < 0.5, got 0.5"),
+        (lambda: critical(tolerance=0.0), r"tolerance must be > 0, got 0"),
+        (lambda: critical(restarts=0), r"restarts must be at least 1, got 0"),
+        (
+            lambda: critical(pyssl.Mixture([1.0], [[0.0]], [[1.0]]), None, 0),
+            r"mix must have at least two classes, got 1",
+        ),
+        (lambda: compared(losses=[]), r"losses must be at least one, got none"),
+        (lambda: compared(weight_decay=[0.1, 0.2]), r"weight_decay must be one number or 1, got 2"),
+        (lambda: compared(weight_decay=[-0.1]), r"weight_decay\[0\] must be >= 0, got -0.1"),
+        (lambda: compared(threshold=2.0), r"threshold must be > 0 and <= 1, got 2"),
+    ],
+)
+def test_imbalance(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pyssl.Mixture.from_data(X, [0, "a", None, 0, 0, 0, 0, 0]), r"labels can't be"),
+        (lambda: pyssl.Mixture.from_data(X, [0] * 8, shared=1), r"shared must be True or False"),
+        (lambda: MIXTURE.moments(SIGMA), r"aug must be an augmentation such as .*, got ndarray"),
+        (lambda: MIXTURE.sample(2.0), r"n must be an integer, got 2.0"),
+        (lambda: MIXTURE.sample(2, stratified=1), r"stratified must be True or False, got 1"),
+        (lambda: MIXTURE.with_prior("a", 0.5), r"class_index must be an integer, got 'a'"),
+        (lambda: MIXTURE.with_prior(0, "a"), r"p must be a real number, got 'a'"),
+        (lambda: pyssl.class_retention(W, MOMENTS, NOISY), r"mix must be a pyssl.Mixture, got"),
+        (lambda: pyssl.class_retention(W, MIXTURE, 1.0), r"aug must be an augmentation .* got 1.0"),
+        (lambda: pyssl.class_retention(W, MIXTURE, loss=3), r"loss must be a loss such as .*got 3"),
+        (lambda: critical(MOMENTS, NOISY, 0), r"mix must be a pyssl.Mixture, got Moments"),
+        (lambda: critical(MIXTURE, NOISY, 0.0), r"class_index must be an integer, got 0.0"),
+        (lambda: critical(centered=1), r"centered must be True or False, got 1"),
+        (lambda: compared(mix=MOMENTS), r"mix must be a pyssl.Mixture, got Moments"),
+        (lambda: compared(losses=INFONCE), r"losses must be a sequence of losses, got InfoNCE"),
+        (lambda: compared(losses="all"), r"losses must be a sequence of losses, got str"),
+        (lambda: compared(losses=[NOISY]), r"losses\[0\] must be a loss such as .*, got"),
+        (lambda: compared(weight_decay="0.1"), r"weight_decay must be a real number, got '0.1'"),
+    ],
+)
+def test_imbalance_of_the_wrong_kind(call, message):
     with pytest.raises(TypeError, match=message):
         call()
 

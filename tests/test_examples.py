@@ -133,8 +133,23 @@ def test_temperature_takes_all_from_infonce_and_spreads_nt_xent() -> None:
     assert trained == pytest.approx(theory, rel=0.1)
 
 
+def test_a_long_tail_loses_its_rare_digits_and_the_loss_decides_how_many() -> None:
+    pytest.importorskip("sklearn")
+    name = "long_tailed_digits"
+    assert max(series(name, "largest difference")) < 0.05
+    found = numbers(name)
+    assert found["images of the rarest digit"] == 6
+    assert series(name, "long tail, classes kept in theory") == [9, 6]
+    assert series(name, "long tail, classes kept trained") == [9, 6]
+    assert found["Barlow Twins, balanced, classes kept trained"] == 9
+    spectral, barlow = series(name, "rarer half trained")
+    assert spectral > barlow + 0.1
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_picture_shows_theory_and_training(script: Path, tmp_path: Path) -> None:
+    if "sklearn" in script.read_text(encoding="utf-8"):
+        pytest.importorskip("sklearn")
     figure = example(script.stem).figure()
     figure.savefig(tmp_path / "picture.svg")
     drawn = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]

@@ -494,3 +494,43 @@ def test_without_axes_a_new_figure_is_made(report):
     assert ax.figure in map(plt.figure, plt.get_fignums())
     assert matplotlib.get_backend() == backend
     plt.close("all")
+
+
+# ---- retention -----------------------------------------------------------------------------------
+
+
+def test_retention_draws_every_class_by_its_prior_and_hatches_what_is_open():
+    means = 3.0 * np.eye(4)
+    mix = pyssl.Mixture([0.1, 0.6, 0.1, 0.2], means, 0.1 * np.eye(4), classes="abcd")
+    losses = [pyssl.SpectralContrastive(), pyssl.BarlowTwins(1.0, normalize=False)]
+    table = pyssl.compare_retention(
+        mix, pyssl.augment.Noise(1.0), losses, embedding_dim=2, centered=True
+    )
+    ax = plots.retention(table, axes())
+    order = [1, 3, 0, 2]  # ties in their order
+    np.testing.assert_array_equal(ax.get_images()[0].get_array(), table.retention[:, order])
+    assert [label.get_text()[0] for label in ax.get_xticklabels()] == list("bdac")
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(table.losses)
+    hatched = {(patch.get_x() + 0.5, patch.get_y() + 0.5) for patch in ax.patches}
+    assert hatched == {(column, 1.0) for column, c in enumerate(order) if table.open[1, c]}
+    assert hatched
+    written = [text.get_text() for text in ax.texts]
+    assert written[0] == f"{table.retention[0, 1]:.2f}"
+    assert written.count("open") == len(hatched)
+
+
+def test_retention_of_many_classes_has_no_numbers_and_undefined_ones_are_blank():
+    means = np.linspace(-3.0, 3.0, 41)[:, None] * [1.0, 0.0]
+    mix = pyssl.Mixture(np.full(41, 1.0 / 41.0), means, np.eye(2))
+    table = pyssl.compare_retention(mix, None, [pyssl.SpectralContrastive()], embedding_dim=1)
+    ax = plots.retention(table, axes())
+    assert not ax.texts
+    assert len(ax.get_xticklabels()) < 41
+    # the class at the mean has no offset
+    assert np.isnan(table.retention).sum() == 1
+    assert np.isnan(np.asarray(ax.get_images()[0].get_array())).sum() == 1
+
+
+def test_retention_takes_a_table():
+    with pytest.raises(TypeError, match="table must be a RetentionTable, got"):
+        plots.retention(np.eye(2))
