@@ -29,8 +29,15 @@ from pyssl._threads import get_num_threads, set_num_threads
 from pyssl.angular import AngularNTXentLandscape
 from pyssl.classification import classify
 from pyssl.collapse import Cause, Collapse, CollapseReport, Mode, ModeTable
+from pyssl.downstream import (
+    DownstreamRisk,
+    downstream_risk,
+    downstream_split,
+    optimal_ridge,
+)
 from pyssl.empirical import EmpiricalLandscape
 from pyssl.flow import Flow, FlowOutcome, FlowState, gradient_flow
+from pyssl.helpful import CollapseSetting, HelpfulCollapse, helpful_collapse
 from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape, ModeLandscape
 from pyssl.loss import Loss
@@ -67,12 +74,15 @@ __all__ = [
     "Cause",
     "Collapse",
     "CollapseReport",
+    "CollapseSetting",
     "ConstantEmbedding",
     "CustomPotential",
+    "DownstreamRisk",
     "EmpiricalLandscape",
     "Flow",
     "FlowOutcome",
     "FlowState",
+    "HelpfulCollapse",
     "InfoNCE",
     "InfoNCEPotential",
     "Landscape",
@@ -104,10 +114,14 @@ __all__ = [
     "Verification",
     "__version__",
     "classify",
+    "downstream_risk",
+    "downstream_split",
     "effective_rank",
     "get_num_threads",
     "gradient_flow",
+    "helpful_collapse",
     "minimize",
+    "optimal_ridge",
     "participation_ratio",
     "pencils",
     "rankme",
