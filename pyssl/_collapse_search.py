@@ -18,6 +18,7 @@ from pyssl.spectral import SpectralLandscape
 __all__ = ["CollapseSetting", "Search"]
 
 Masks = npt.NDArray[np.bool_]
+Interval = tuple[float, float]
 
 # Up to so many modes all subsets are tried.
 _MOST_ENUMERATED = 10
@@ -204,7 +205,7 @@ class Search:
             values = setting.value + width * np.linspace(-1.0, 1.0, _STEPS + 1)
             margin = _MARGIN * (high - low)
             values = values[(values >= low + margin) & (values <= high - margin)]
-            nearby = self._tried(at, values, setting.interval)
+            nearby = self._tried(at, [(float(value), setting.interval) for value in values])
             same = [setting, *(one for one in nearby if one.kept == setting.kept)]
             setting = min(same, key=lambda one: one.risk)
             width *= 2.0 / _STEPS
@@ -222,7 +223,7 @@ class Search:
         pairs = [(float(ends[rank + 1]), float(ends[rank])) for rank in range(min(k, count) + 1)]
         if count > k:  # so many are learned here too: those that there is room for
             pairs.append((0.0, float(thresholds[k])))
-        found: list[CollapseSetting] = []
+        places: list[tuple[float, Interval]] = []
         for low, high in pairs:
             if low >= high:
                 continue
@@ -230,31 +231,32 @@ class Search:
             values = low + (top - low) * np.linspace(_MARGIN, 1.0 - _MARGIN, _STEPS)
             if low <= present < high:
                 values = np.append(present, values)
-            found += self._tried(at, values, (low, high))
-        return _merged(found)
+            places += [(float(value), (low, high)) for value in values]
+        return _merged(self._tried(at, places))
 
     def _tried(
         self,
         at: Callable[[float], SpectralLandscape | None],
-        values: Array,
-        interval: tuple[float, float],
+        places: list[tuple[float, Interval]],
     ) -> list[CollapseSetting]:
-        """Return a setting for every one that has a minimum."""
+        """Return a setting for every value, in its interval, that has a minimum."""
         weights, rows = [], []
-        for value in values:
-            land = at(float(value))
+        for value, interval in places:
+            land = at(value)
             if land is None:
                 continue
             minimum = land.minimum()
             if minimum.attained:
                 weights.append(minimum.weights)
-                rows.append((float(value), *self._kept(land, minimum.rank)))
+                rows.append((value, interval, *self._kept(land, minimum.rank)))
         if not rows:
             return []
         risks, ridges = self.risks(np.stack(weights))
         return [
             CollapseSetting(kept, interval, value, float(risk), float(ridge), overlap)
-            for (value, kept, overlap), risk, ridge in zip(rows, risks, ridges, strict=True)
+            for (value, interval, kept, overlap), risk, ridge in zip(
+                rows, risks, ridges, strict=True
+            )
         ]
 
     def _kept(self, land: SpectralLandscape, rank: int) -> tuple[tuple[int, ...], float]:

@@ -29,6 +29,8 @@ _MOST_STEPS = 200
 _GRID, _VALLEYS, _HALVINGS, _CHUNK = 128, 3, 64, 1 << 22
 # Where a kappa is looked for: beyond, what it changes is less than rounding.
 _LEAST, _MOST = 1e-60, 1e30
+# A ridge below this one is as good as this one, and its kappa does not underflow.
+_LEAST_RIDGE = 1e-280
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ class Features:
         """Return a ridge in the unit of the spectrum: positive if it is, 0 if it is."""
         with np.errstate(over="ignore", under="ignore"):
             relative = ridge / self.unit / self.unit
-        return np.where(ridge > 0.0, np.maximum(relative, _TINY), 0.0)
+        return np.where(ridge > 0.0, np.maximum(relative, _LEAST_RIDGE), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,7 @@ def tuned(features: Features, n: Array, noise: Array) -> Regression:
     shape = np.broadcast_shapes(features.lost.shape, n.shape, noise.shape)
     parts = [np.broadcast_to(a, shape).reshape(-1) for a in (n, noise + features.lost)]
     rows = [
-        np.broadcast_to(a, (*shape, m)).reshape(-1, m)
+        np.broadcast_to(a, (*shape, m)).reshape(len(parts[0]), m)
         for a in (features.spectrum, np.square(features.coefficients))
     ]
     flat = np.empty(len(parts[0]))
