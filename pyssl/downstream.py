@@ -155,7 +155,8 @@ def optimal_ridge(
     inf
     """
     features, dtype = _features(W, covariance, target)
-    best = tuned(features, _samples(n_samples), _not_negative("noise", noise))
+    n, s2 = _samples(n_samples), _not_negative("noise", noise)
+    best = _regression(features, n, s2, _OPTIMAL)
     with np.errstate(over="ignore"):
         ridge: Floats = best.ridge * features.unit * features.unit
     return float(ridge) if ridge.ndim == 0 else ridge.astype(dtype, copy=False)
@@ -347,16 +348,19 @@ def downstream_split(
 # ---- what the doors share ------------------------------------------------------------------------
 
 
-def evaluation(covariance: Any, target: Any) -> tuple[Array, Array]:
+def evaluation(covariance: Any, target: Any, dim: int | None = None) -> tuple[Array, Array]:
     """Return a factor R (d, r) of the covariance, R R' = Sigma, and the target R'beta (r,)."""
-    sigma, eps = _checks.symmetric("covariance", covariance, bounded_below=True)
+    sigma, eps = _checks.symmetric("covariance", covariance, dim=dim, bounded_below=True)
     _checks.semidefinite("covariance", sigma, _checks.rounding(sigma, eps))
     return white(Metric.of(sigma, eps), target)
 
 
 def white(metric: Metric, target: Any) -> tuple[Array, Array]:
     """Return a factor R (d, r) of a decomposed covariance, and the target R'beta (r,)."""
-    beta = _checks.vector("target", target, len(metric.basis))
+    d = len(metric.basis)
+    beta = _checks.array("target", target, ndim=1).astype(np.float64, copy=False)
+    if beta.shape != (d,):
+        raise ValueError(f"target must be ({d},), as covariance is ({d}, {d}), got {beta.shape}")
     _checks.squarable("target", beta)
     root = metric.basis[:, : metric.rank] * np.sqrt(metric.spectrum[: metric.rank])
     return root, root.T @ beta

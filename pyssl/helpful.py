@@ -244,9 +244,7 @@ def helpful_collapse(
         # of whose eigenvalues only the positive ones count
         root, beta = white(Metric.of(moments.cross_covariance, moments._eps), target)
     else:
-        root, beta = evaluation(covariance, target)
-        if len(root) != d:
-            raise ValueError(f"covariance must be ({d}, {d}), got {(len(root), len(root))}")
+        root, beta = evaluation(covariance, target, d)
     base = chosen.sharpest(moments, k)[1]
     if not isinstance(base, SpectralLandscape):
         raise NotImplementedError(
