@@ -32,7 +32,7 @@ _STEPS, _MARGIN, _ROUNDS = 4, 1.0 / 64.0, 5
 _REACH = 4.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CollapseSetting:
     """A weight decay or augmentation strength, what it keeps, and the error downstream there.
 
@@ -66,6 +66,14 @@ class CollapseSetting:
     risk: float
     ridge: float
     overlap: float
+
+    def __repr__(self) -> str:
+        low, high = self.interval
+        return (
+            f"CollapseSetting(kept={self.kept}, interval=({low:.4g}, {high:.4g}),"
+            f" value={self.value:.4g}, risk={self.risk:.4g}, ridge={self.ridge:.4g},"
+            f" overlap={self.overlap:.4g})"
+        )
 
 
 @dataclass(frozen=True, eq=False)
