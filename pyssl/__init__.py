@@ -59,7 +59,14 @@ from pyssl.wells import WellTable
 
 if TYPE_CHECKING:
     from pyssl import augment as augment
+    from pyssl.downstream import DownstreamRisk as DownstreamRisk
+    from pyssl.downstream import downstream_risk as downstream_risk
+    from pyssl.downstream import downstream_split as downstream_split
+    from pyssl.downstream import optimal_ridge as optimal_ridge
     from pyssl.estimator import LinearSSL as LinearSSL
+    from pyssl.helpful import CollapseSetting as CollapseSetting
+    from pyssl.helpful import HelpfulCollapse as HelpfulCollapse
+    from pyssl.helpful import helpful_collapse as helpful_collapse
     from pyssl.imbalance import RetentionTable as RetentionTable
     from pyssl.imbalance import class_retention as class_retention
     from pyssl.imbalance import compare_retention as compare_retention
@@ -75,13 +82,16 @@ __all__ = [
     "Cause",
     "Collapse",
     "CollapseReport",
+    "CollapseSetting",
     "ConstantEmbedding",
     "CustomPotential",
     "DeepLandscape",
+    "DownstreamRisk",
     "EmpiricalLandscape",
     "Flow",
     "FlowOutcome",
     "FlowState",
+    "HelpfulCollapse",
     "InfoNCE",
     "InfoNCEPotential",
     "Landscape",
@@ -119,11 +129,15 @@ __all__ = [
     "classify",
     "compare_retention",
     "critical_prior",
+    "downstream_risk",
+    "downstream_split",
     "effective_rank",
     "get_num_threads",
     "gradient_flow",
+    "helpful_collapse",
     "long_tailed_priors",
     "minimize",
+    "optimal_ridge",
     "participation_ratio",
     "pencils",
     "rankme",
@@ -147,13 +161,20 @@ if not _installed("sklearn"):  # `from pyssl import *` works without the optiona
 # What brings in optional or slow packages loads when it is first used.
 _MODULES = "augment", "plots", "report"
 _LAZY = {
+    "CollapseSetting": "pyssl.helpful",
+    "DownstreamRisk": "pyssl.downstream",
+    "HelpfulCollapse": "pyssl.helpful",
     "LinearSSL": "pyssl.estimator",
     "Mixture": "pyssl.mixture",
     "RetentionTable": "pyssl.imbalance",
     "class_retention": "pyssl.imbalance",
     "compare_retention": "pyssl.imbalance",
     "critical_prior": "pyssl.imbalance",
+    "downstream_risk": "pyssl.downstream",
+    "downstream_split": "pyssl.downstream",
+    "helpful_collapse": "pyssl.helpful",
     "long_tailed_priors": "pyssl.mixture",
+    "optimal_ridge": "pyssl.downstream",
     **{name: f"pyssl.{name}" for name in _MODULES},
 }
 

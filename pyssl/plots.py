@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
+from pyssl._downstream_plots import downstream, helpful_collapse
 from pyssl._drawing import INK, axes, finish
 from pyssl._phase import phase_diagram
 from pyssl._retention_plots import retention
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CAUSE_COLOURS",
     "budget",
+    "downstream",
     "flow",
+    "helpful_collapse",
     "modes",
     "phase_diagram",
     "pictures",

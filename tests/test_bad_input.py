@@ -127,6 +127,7 @@ class Door:
     reads: tuple[str, ...] = ()
     named: bool = True  # scikit-learn's own messages do not name the argument
     keeps_float32: bool = False
+    takes_a_word: bool = False  # then another one is a wrong value, of the right kind
 
     def __str__(self) -> str:
         return f"{self.function}-{self.argument}-{self.good.ndim}d"
@@ -456,6 +457,73 @@ DOORS += [
     ),
 ]
 
+SAMPLES, NOISE, RIDGES = np.array([4.0, 9.0]), np.array([0.5, 2.0]), np.array([0.25, 3.0])
+ANY_SHAPE = ("scalar", "more axes", "fewer axes")
+CURVE = {"W": W, "covariance": SIGMA, "target": X[0], "n_samples": SAMPLES, "noise": 0.5}
+
+DOORS += [
+    *(
+        Door(
+            function.__name__,
+            argument,
+            lambda a, function=function, argument=argument, more=more: function(
+                **{**CURVE, **more, argument: a}
+            ),
+            good,
+            reads,
+            keeps_float32=argument == "W",
+        )
+        for function, more in ((pyssl.downstream_risk, {"ridge": 1.0}), (pyssl.optimal_ridge, {}))
+        for argument, good, reads in (
+            ("W", W, ("more axes",)),
+            ("covariance", SIGMA, ()),
+            ("target", X[0], ()),
+            ("n_samples", SAMPLES, (*ANY_SHAPE, "a column more", "no rows", "no columns")),
+            ("noise", NOISE, ANY_SHAPE),
+        )
+    ),
+    Door(
+        "downstream_risk",
+        "W",
+        lambda a: pyssl.downstream_risk(a, SIGMA, X[0], 4, 0.5, 1.0),
+        BATCH,
+        ("more axes", "no rows"),
+        keeps_float32=True,
+    ),
+    Door(
+        "downstream_risk",
+        "ridge",
+        lambda a: pyssl.downstream_risk(**CURVE, ridge=a),
+        RIDGES,
+        (*ANY_SHAPE, "infinity", "beyond float64"),
+        takes_a_word=True,
+    ),
+    *(
+        Door(
+            "downstream_split",
+            argument,
+            lambda a, argument=argument: (
+                pyssl.downstream_split(**{**CURVE, "n_samples": 4, argument: a}, ridge=1.0).risk
+            ),
+            good,
+        )
+        for argument, good in (("W", W), ("covariance", SIGMA), ("target", X[0]))
+    ),
+    Door(
+        "helpful_collapse",
+        "target",
+        lambda a: pyssl.helpful_collapse(MOMENTS, a, 9, noise=0.5).risk,
+        X[0],
+    ),
+    Door(
+        "helpful_collapse",
+        "covariance",
+        lambda a: pyssl.helpful_collapse(MOMENTS, X[0], 9, noise=0.5, covariance=a).risk,
+        SIGMA,
+        ("None",),
+    ),
+]
+
 # Public, annotated with arrays, and no door: with the reason.
 NO_DOORS = {
     "Landscape": "an interface",
@@ -464,7 +532,9 @@ NO_DOORS = {
         (
             "CollapseReport",
             "ConstantEmbedding",
+            "DownstreamRisk",
             "Flow",
+            "HelpfulCollapse",
             "Minimum",
             "MinimizeResult",
             "ModeTable",
@@ -722,6 +792,8 @@ def test_malformed(door, kind):
         return
     if not door.named:  # scikit-learn's classes of errors: ValueError for text and complex numbers
         error = (ValueError, TypeError)
+    if kind == "a word" and door.takes_a_word:
+        error = ValueError
     name = rf"\b{door.argument}\b" if door.named else None
     if door.named and kind in ("a column more", "no rows") and door.argument == "x":
         name = r"\bx(_plus)?\b"  # of two views of different shapes either could be the wrong one
@@ -908,6 +980,12 @@ def scalar_cases():
     def points(**options):
         return QUARTIC.stationary_points(**options)
 
+    def split(**options):
+        return pyssl.downstream_split(**{**CURVE, "n_samples": 4, **options})
+
+    def helpful(**options):
+        return pyssl.helpful_collapse(MOMENTS, X[0], **{"n_samples": 4, **options})
+
     positive = [
         (pyssl.InfoNCE, "temperature"),
         (pyssl.NTXent, "temperature"),
@@ -926,6 +1004,8 @@ def scalar_cases():
         (pyssl.VICReg, "covariance"),
         (pyssl.SquaredVICReg, "invariance"),
         (MOMENTS.with_augmentation_strength, "strength"),
+        (split, "noise"),
+        (helpful, "noise"),
     ]
     deep = partial(pyssl.DeepLandscape, spectral())
     not_negative.append((partial(deep, 2), "weight_decay"))
@@ -950,6 +1030,8 @@ def scalar_cases():
         (deep, "depth", 2),
         (pyssl.MomentAccumulator, "dim", 1),
         (points, "max_rank", 0),
+        (split, "n_samples", 1),
+        (helpful, "n_samples", 1),
     ]:
         for value, shown in NOT_INTEGER:
             if not (name == "max_rank" and value is None):
@@ -1022,6 +1104,18 @@ def test_scalars(call, name, value, error, message):
             r"other must be a MomentAccumulator, got",
         ),
         (lambda: pyssl.classify(QUARTIC).modes["rank"], r"index must be an integer, got 'rank'"),
+        (
+            lambda: pyssl.helpful_collapse(SIGMA, X[0], 4),
+            r"moments must be pyssl.Moments, got nda",
+        ),
+        (
+            lambda: pyssl.helpful_collapse(MOMENTS, X[0], 4, loss=pyssl.InfoNCE),
+            r"loss must be a loss, got",
+        ),
+        (
+            lambda: pyssl.helpful_collapse(MOMENTS, X[0], 4, embedding_dim=2.0),
+            r"embedding_dim must be an integer, got 2.0",
+        ),
     ],
 )
 def test_kinds(call, message):
@@ -1077,6 +1171,50 @@ def test_kinds(call, message):
         (
             lambda: pyssl.effective_rank([1.0, -0.5]),
             r"spectrum must not be negative, got -0.5",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W, SIGMA, X[0], [4, 0]),
+            r"n_samples must be at least 1, got 0",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W, SIGMA, X[0], 4.5),
+            r"n_samples must be whole, got 4.5",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W, SIGMA, X[0], 4, [0.5, -1.0]),
+            r"noise must be >= 0, got -1",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W, SIGMA, X[0], 4, ridge=-2.0),
+            r"ridge must be >= 0, got -2",
+        ),
+        (
+            lambda: pyssl.downstream_split(W, SIGMA, X[0], 4, ridge=-2.0),
+            r"ridge must be >= 0, got -2",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W, SIGMA, X[0], 4, ridge=[1.0, np.nan]),
+            r"ridge must be finite, got nan at ridge\[1\]",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W, SIGMA, X[0], 4, ridge="best"),
+            r"ridge must be one of 'optimal', got 'best'",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W, -SIGMA, X[0], 4),
+            r"covariance must be positive semidefinite, got an eigenvalue of -2",
+        ),
+        (
+            lambda: pyssl.downstream_risk(W[:, :2], SIGMA, X[0], 4),
+            r"W must be \(..., k, 3\) with k >= 1, got \(2, 2\); covariance is \(3, 3\)",
+        ),
+        (
+            lambda: pyssl.downstream_risk(BATCH, SIGMA, X[0], [4, 9]),
+            r"n_samples must broadcast against what comes before it, \(9,\), got \(2,\)",
+        ),
+        (
+            lambda: pyssl.helpful_collapse(MOMENTS, X[0], 4, covariance=np.eye(2)),
+            r"covariance must be \(3, 3\), got \(2, 2\)",
         ),
         (
             lambda: pyssl.rankme(np.zeros((0, 3))),

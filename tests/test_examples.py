@@ -146,6 +146,29 @@ def test_a_long_tail_loses_its_rare_digits_and_the_loss_decides_how_many() -> No
     assert spectral > barlow + 0.1
 
 
+def test_linear_probes_err_as_predicted_while_modes_are_lost() -> None:
+    ranks = example("linear_probe").RANKS
+    for kind, within in (("tuned", 0.04), ("hardly any", 0.1)):
+        theory = series("linear_probe", f"{kind} ridge, .* in theory")
+        found = series("linear_probe", f"{kind} ridge, .* measured")
+        assert len(theory) == len(found) == len(ranks)
+        # with hardly any ridge, up to half as many modes as samples; beyond, theory is too low
+        for rank, predicted, measured in zip(ranks, theory, found, strict=True):
+            if kind == "tuned" or rank <= 20:
+                assert measured == pytest.approx(predicted, rel=within), rank
+            else:
+                assert predicted < measured < 1.8 * predicted, rank
+    # without a ridge collapse helps: the error peaks where modes equal samples
+    assert max(found) == found[ranks.index(38)] > 10.0 * min(found)
+    assert 4 < ranks[found.index(min(found))] < 20
+    accuracy = dict(zip(ranks, series("linear_probe", "hardly any .* accuracy"), strict=True))
+    assert accuracy[11] > accuracy[45] + 0.2
+    # with a tuned one nothing is gained by it
+    tuned = series("linear_probe", "tuned ridge, .* measured")
+    assert max(tuned[ranks.index(22) :]) < 1.03 * min(tuned)
+    assert series("linear_probe", "tuned ridge, rank 0, accuracy")[0] < 0.15
+
+
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_picture_shows_theory_and_training(script: Path, tmp_path: Path) -> None:
     if "sklearn" in script.read_text(encoding="utf-8"):

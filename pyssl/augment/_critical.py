@@ -103,7 +103,7 @@ def critical_strengths(
         return augmentation._scaled(strength)._map(start).moments(None, eps)
 
     if augmentation._is_pencil:
-        closed = _of_pencil(loss, moments(0.0), moments(1.0), g)
+        closed = of_pencil(loss, moments(0.0), moments(1.0), g)
         if closed is not None:
             return readonly(closed)
     return readonly(_by_search(lambda s: _margins(loss, moments(s), g), limit))
@@ -131,7 +131,7 @@ def _margins(loss: Loss, m: Moments, g: float) -> Array:
     )
 
 
-def _of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array | None:
+def of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array | None:
     """Return the critical strengths where A is fixed and C is s times what it is at 1, or None."""
     _, land = loss.sharpest(clean, clean.dim, g)
     if not isinstance(land, SpectralLandscape):
