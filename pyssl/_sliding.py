@@ -41,9 +41,9 @@ class Slide:
     @classmethod
     def at(cls, land: Landscape, flat: Array, margin: float) -> tuple[Slide, Array]:
         """Return the piece that starts at w, and its start."""
-        land = _with_one_kink_for_two(land)
-        c = np.atleast_2d(land.kinks(flat.reshape(land.shape)))
-        piece = cls(land, (c < 0.0).astype(float), margin)
+        kinked = _with_one_kink_for_two(land)
+        c = np.atleast_2d(kinked.kinks(flat.reshape(land.shape)))
+        piece = cls(kinked, (c < 0.0).astype(float), margin)
         on = np.abs(c) <= _ON_KINK
         for row in np.flatnonzero(on.any(axis=0)):
             piece, flat = piece._settled(flat, on[:, row], int(row))

@@ -379,11 +379,12 @@ def _flow(
     closed_form: bool,
 ) -> Flow:
     values, norms = np.full(len(times), np.nan), np.full(len(times), np.nan)
+    kinked: Any = problem.land if hasattr(problem.land, "with_slopes") else None
     for i in np.flatnonzero(np.isfinite(path.weights).all(axis=1)):
         values[i], gradient = problem.value_and_gradient(path.weights[i])
         norms[i] = np.linalg.norm(gradient)
-        if hasattr(problem.land, "with_slopes"):
-            norms[i] = problem.land.kkt_residual(path.weights[i].reshape(start.shape))[0]
+        if kinked is not None:
+            norms[i] = kinked.kkt_residual(path.weights[i].reshape(start.shape))[0]
     weights = path.weights.reshape(len(times), *start.shape)
     flow = Flow(
         times=readonly(times),
