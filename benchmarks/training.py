@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,35 +38,51 @@ class Study:
     level: float  # sum of the squared alignments of Gaussian views: how many modes are strong
     n: int  # pairs
     views: tuple[str, ...] = ("even", "geometric", "blocks")
-    narrow: bool = False  # from d = 32 one k instead of two
+    dims: tuple[int, ...] = (4, 8, 16, 32, 64)
+    narrow: int = 100  # from this d on one k instead of two
     large: tuple[int, ...] = (4, 8, 16, 32, 64)  # d of the settings of 20,000 pairs
     restarts: int = 1
     part: float = 0.1  # of the decay of complete collapse, where no formula knows the others
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The collapses to aim at by weight decay; without a scale there is none."""
+        free = self.loss.scale_free or self.loss.units_scale_free
+        return ("none",) if free else ("none", "dimensional", "complete")
+
+    @property
+    def shared(self) -> bool:
+        """Whether modes count by their shares of what is learned."""
+        return self.loss.scale_free and not self.loss.units_scale_free
 
 
 STUDIES = [
     Study("spectral", pyssl.SpectralContrastive(), 4.0, 8000),
     Study("barlow", pyssl.BarlowTwins(redundancy=1.0, normalize=False), 4.0, 8000),
     Study("squared_vicreg", pyssl.SquaredVICReg(1.5), 4.0, 8000),
-    Study("infonce", pyssl.InfoNCE(), 2.0, 4000, ("geometric", "blocks"), True, (8, 64)),
+    Study("infonce", pyssl.InfoNCE(), 2.0, 4000, ("geometric", "blocks"), narrow=32, large=(8, 64)),
     Study(
         "infonce_dot",
         pyssl.InfoNCE(similarity="dot"),
         1.0,
         4000,
         ("geometric", "blocks"),
-        True,
-        (8, 32),
+        narrow=32,
+        large=(8, 32),
     ),
-    Study("vicreg", pyssl.VICReg(), 1000.0, 4000, narrow=True, large=(8, 16)),
-    Study(
-        "barlow_normalized",
-        pyssl.BarlowTwins(redundancy=0.5, epsilon=0.0),
-        4.0,
-        4000,
-        narrow=True,
-        large=(),
-        restarts=4,
+    Study("vicreg", pyssl.VICReg(), 1000.0, 4000, narrow=32, large=(8, 16)),
+    # from the field's redundancy, which leaves duplicates, to one that leaves none
+    *(
+        Study(
+            f"barlow_normalized_{redundancy:g}",
+            pyssl.BarlowTwins(redundancy=redundancy, epsilon=0.0),
+            4.0,
+            20_000,
+            dims=(4, 8, 16, 32),
+            narrow=16,
+            large=(),
+        )
+        for redundancy in (0.005, 0.05, 0.5)
     ),
     Study("ntxent_0.5", pyssl.NTXent(0.5), 4.0, 2000, large=()),
     Study("ntxent_1", pyssl.NTXent(1.0), 4.0, 2000, large=()),
@@ -97,17 +113,15 @@ def settings(study: Study, *, large: bool) -> Iterator[Setting]:
     """Yield the settings of a loss; `large`: few, of 20,000 pairs."""
     if large:
         for d in study.large:
-            for kind in ("none", "dimensional"):
+            for kind in study.kinds[:2]:
                 yield Setting("geometric", d, d // (2 if d < 32 else 4), kind, 20_000, 1000 + d)
         return
-    kinds: tuple[str, ...] = ("none", "dimensional", "complete")
-    if study.loss.scale_free or study.loss.units_scale_free:
-        kinds = ("none",)
-    for d in (4, 8, 16, 32, 64):
-        ks = (d // 2, d) if d < 32 else (d // 4,) if study.narrow else (d // 4, d // 2)
+    for d in study.dims:
+        ks = (d // 2, d) if d < 32 else (d // 4, d // 2)
+        ks = ks[:1] if d >= study.narrow else ks
         for views in study.views:
             for number, k in enumerate(ks):
-                for kind in kinds:
+                for kind in study.kinds:
                     yield Setting(views, d, k, kind, study.n, 100 * d + number)
 
 
@@ -146,7 +160,7 @@ def critical(land: Any) -> np.ndarray:
 
 def decay_of(study: Study, kind: str, x: np.ndarray, x_plus: np.ndarray, k: int) -> float:
     """Return the weight decay that aims at a collapse, between two thresholds."""
-    if study.loss.scale_free or study.loss.units_scale_free:
+    if len(study.kinds) == 1:
         return 0.0
     land = study.loss.sharpest(pyssl.Moments.from_views(x, x_plus).centered(), k)[1]
     at = critical(land)
@@ -170,6 +184,9 @@ def theory_rank(study: Study, moments: pyssl.Moments, k: int, g: float) -> int:
     if isinstance(land, pyssl.SpectralLandscape):
         return land.minimum().rank
     weights = pyssl.minimize(land, restarts=study.restarts).weights
+    if study.loss.units_scale_free:
+        variances = np.sum((weights @ moments.covariance) * weights, axis=1)
+        weights = weights / np.sqrt(variances)[:, None]
     spectrum = np.linalg.eigvalsh(weights @ moments.covariance @ weights.T)
     return int(np.count_nonzero(spectrum > 1e-6 * max(float(spectrum[-1]), 1.0)))
 
@@ -177,10 +194,21 @@ def theory_rank(study: Study, moments: pyssl.Moments, k: int, g: float) -> int:
 def near(study: Study, moments: pyssl.Moments, k: int, g: float) -> bool:
     """Return whether theory's answer changes within 2%: what decides is the decay.
 
-    For losses without decay: whether the alignments of the last mode that has room and of the next
-    differ by less.
+    For normalised Barlow Twins it is the redundancy; for NT-Xent, whether the alignments of the
+    last mode that has room and of the next differ by less.
     """
-    if study.loss.scale_free or study.loss.units_scale_free:
+    if isinstance(study.loss, pyssl.BarlowTwins) and study.loss.normalize:
+        ranks = (
+            theory_rank(
+                replace(study, loss=replace(study.loss, redundancy=factor * study.loss.redundancy)),
+                moments,
+                k,
+                0.0,
+            )
+            for factor in (1.0 - NEAR, 1.0 + NEAR)
+        )
+        return len(set(ranks)) > 1
+    if study.shared:
         rho = moments.alignments
         return k < len(rho) and bool(rho[k - 1] - rho[k] <= NEAR * rho[k - 1])
     land = study.loss.sharpest(moments, k)[1]
@@ -232,7 +260,7 @@ def run(
             "converged": check.converged,
             "reasons": check.reasons,
         }
-        if study.loss.scale_free:
+        if study.shared:
             water = study.loss.effective(moments, k).minimum().amplitudes
             water = water / water.sum()
             result |= {
@@ -262,11 +290,8 @@ def gaussian(study: Study, *, large: bool, quick: bool) -> Iterator[tuple[str, A
 
 def handwritten(study: Study, *, quick: bool) -> Iterator[tuple[str, Any]]:
     """Yield the settings of digits."""
-    kinds = ("none", "dimensional", "complete")
-    if study.loss.scale_free or study.loss.units_scale_free:
-        kinds = ("none",)
     for k in (2, 4) if quick else (2, 4, 8, 16, 32):
-        for kind in kinds:
+        for kind in study.kinds:
 
             def make(k: int = k, kind: str = kind) -> tuple[np.ndarray, np.ndarray, int, float]:
                 views = digits(draws=1 if quick else 2)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pyssl.empirical import EmpiricalLandscape
 from pyssl.loss import Sample
 
-__all__ = ["EmpiricalVICRegLandscape"]
+__all__ = ["EmpiricalVICRegLandscape", "best_in_box"]
 
 Floats = npt.NDArray[Any]
 
@@ -68,12 +68,12 @@ class EmpiricalVICRegLandscape(EmpiricalLandscape):
         on = np.abs(c) <= tolerance
         for i in np.flatnonzero(on.any(axis=0)):
             which = np.flatnonzero(on[:, i])
-            theta[which, i] = _best_in_box(pulls[which, i], gradient[i])
+            theta[which, i] = best_in_box(pulls[which, i], gradient[i])
             gradient[i] -= theta[which, i] @ pulls[which, i]
         return math.sqrt(float(np.sum(gradient * gradient))), theta
 
 
-def _best_in_box(pulls: Floats, target: Floats) -> Floats:
+def best_in_box(pulls: Floats, target: Floats) -> Floats:
     """Return theta in [0, 1] for which theta @ pulls comes nearest to the target; one or two."""
     if len(pulls) == 2:
         inside, _, rank, _ = np.linalg.lstsq(pulls.T, target)
@@ -84,7 +84,7 @@ def _best_in_box(pulls: Floats, target: Floats) -> Floats:
             for at in (0.0, 1.0):
                 theta = np.full(2, at)
                 rest = target - at * pulls[fixed]
-                theta[1 - fixed] = _best_in_box(pulls[1 - fixed, None], rest)[0]
+                theta[1 - fixed] = best_in_box(pulls[1 - fixed, None], rest)[0]
                 edges.append(theta)
         return min(edges, key=lambda theta: float(np.sum((theta @ pulls - target) ** 2)))
     length = float(np.sum(pulls * pulls))

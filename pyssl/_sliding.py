@@ -3,108 +3,160 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from pyssl._hinge_on_batch import best_in_box
 from pyssl._integrate import LARGEST, Array, Hook, Path, Problem, crossing
-from pyssl.hinge import VICRegLandscape
+from pyssl.landscape import Landscape
 
 __all__ = ["Slide", "slide"]
 
 # What is reasonable work: pieces, and steps of all of them.
 _PIECES = 2_000
 _STEPS = 50_000
-# By how much a hinge may stand on the wrong side of its kink, or a slope outside [0, 1].
-_MARGIN = 1e-12
+_ON_KINK = 1e-12  # |c_i| of a row that starts on its kink
+_RETURNS = 3  # Newton's steps back onto kinks, from which a flow drifts by its errors
+_SAME = 1e-12  # normals of two views that differ by less, relative to them, are one
 
 
 @dataclass(frozen=True, eq=False)
 class Slide:
     """One smooth piece of the flow: hinges of slope 0 or 1, and kinks (nan) that it slides along.
 
-    On a kink the slope is that for which c_i does not change: the gradient by row i loses its part
-    along the normal of the kink. Each hinge only depends on its own row (theory 3.5).
+    On its kinks, one or two, a row moves so that their c_i do not change: the gradient by it loses
+    its part in the span of their normals. Each hinge only depends on its own row (theory 3.5).
     """
 
-    land: VICRegLandscape
-    slopes: Array
+    land: Any  # of the kind `Kinked`
+    slopes: Array  # (h, k): one hinge a row, or two
+    # By how much a hinge may stand on the wrong side of its kink, or a slope outside [0, 1]: what
+    # the errors of the integration do, or a row would not get away from a kink that it leaves
+    # ever so slowly.
+    margin: float
+
+    @classmethod
+    def at(cls, land: Landscape, flat: Array, margin: float) -> tuple[Slide, Array]:
+        """Return the piece that starts at w, and its start."""
+        kinked = _with_one_kink_for_two(land)
+        c = np.atleast_2d(kinked.kinks(flat.reshape(land.shape)))
+        piece = cls(kinked, (c < 0.0).astype(float), margin)
+        on = np.abs(c) <= _ON_KINK
+        for row in np.flatnonzero(on.any(axis=0)):
+            piece, flat = piece._settled(flat, on[:, row], int(row))
+        return piece, flat
 
     @property
     def kinks(self) -> Any:
-        """The rows that are on their kinks (k,)."""
+        """What the rows slide along (h, k)."""
         return np.isnan(self.slopes)
 
-    def _gradient(self, w: Array, slope: float) -> Array:
-        theta = np.where(self.kinks, slope, self.slopes)
-        return np.asarray(self.land.with_slopes(theta).gradient(w))
+    def smooth(self, theta: Array) -> Landscape:
+        """Return the landscape in which the hinges have the slopes theta (h, k)."""
+        smooth: Landscape = self.land.with_slopes(theta if len(theta) > 1 else theta[0])
+        return smooth
 
-    def rates(self, w: Array) -> tuple[Array, Array]:
-        """Return dc_i/dt (k,) of rows on kinks if their hinges were inactive, and active."""
-        normals = self.land.kink_normals(w)
-        low, high = (-np.sum(normals * self._gradient(w, s), axis=1) for s in (0.0, 1.0))
-        return low, high
+    def _gradient(self, w: Array, slopes: Array) -> Array:
+        return np.asarray(self.smooth(slopes).gradient(w))
+
+    def _split(self, w: Array, kinks: Any) -> tuple[Array, Array]:
+        """Return the gradient without some hinges, and what each of them pulls (h, k, d).
+
+        With them it is gradient - theta_1 pull_1 - theta_2 pull_2 by each row that slides along no
+        others.
+        """
+        bare = np.where(kinks | self.kinks, 0.0, self.slopes)
+        gradient = self._gradient(w, bare)
+        pulls = np.zeros((len(kinks), *w.shape))
+        for view in np.flatnonzero(kinks.any(axis=1)):
+            full = bare.copy()
+            full[view, kinks[view]] = 1.0
+            pulls[view] = gradient - self._gradient(w, full)
+        return gradient, pulls
+
+    def _normals(self, w: Array) -> Array:
+        return np.reshape(self.land.kink_normals(w), (len(self.slopes), *w.shape))
 
     def steepness(self, flat: Array) -> float:
         """Return the norm of the gradient off the kinks, on their steeper sides."""
-        w = flat.reshape(self.land.shape)
-        return max(float(np.linalg.norm(self._gradient(w, slope))) for slope in (0.0, 1.0))
+        w, on = flat.reshape(self.land.shape), self.kinks
+        return max(
+            float(np.linalg.norm(self._gradient(w, np.where(on, slope, self.slopes))))
+            for slope in (0.0, 1.0)
+        )
 
     def gradient(self, flat: Array) -> Array:
         """Return the gradient along the kinks, (k d,)."""
-        w = flat.reshape(self.land.shape)
-        gradient = self._gradient(w, 0.0)
-        on = self.kinks
+        w, on = flat.reshape(self.land.shape), self.kinks
+        gradient = self._gradient(w, np.where(on, 0.0, self.slopes))
         if on.any():
-            normals = self.land.kink_normals(w)[on]
-            share = np.sum(normals * gradient[on], axis=1) / np.sum(normals**2, axis=1)
-            gradient[on] -= share[:, None] * normals
+            normals = self._normals(w)
+            for row in np.flatnonzero(on.any(axis=0)):
+                across = np.linalg.qr(normals[on[:, row], row].T)[0]
+                gradient[row] -= across @ (across.T @ gradient[row])
         return gradient.reshape(-1)
 
     def theta(self, w: Array) -> Array:
-        """Return the slopes (k,), those of the kinks being what keeps the flow on them."""
-        low, high = self.rates(w)
-        gap = np.where(high > low, high - low, 1.0)
-        return np.where(self.kinks, -low / gap, self.slopes)
+        """Return the slopes (h, k), those of the kinks being what keeps the flow on them."""
+        theta, on = self.slopes.copy(), self.kinks
+        if on.any():
+            gradient, pulls = self._split(w, on)
+            normals = self._normals(w)
+            for row in np.flatnonzero(on.any(axis=0)):
+                held = on[:, row]
+                rates = normals[held, row] @ pulls[held, row].T
+                theta[held, row] = np.linalg.lstsq(rates, normals[held, row] @ gradient[row])[0]
+        return theta
 
     def margins(self, flat: Array) -> Array:
-        """Return by how much each row is beyond where this piece ends (k,), negative inside it."""
+        """Return by how much each hinge is beyond where this piece ends, negative inside it."""
         w = flat.reshape(self.land.shape)
-        c, theta = self.land.kinks(w), self.theta(w)
+        c, theta = np.atleast_2d(self.land.kinks(w)), self.theta(w)
         beside = np.where(self.slopes == 1.0, c, -c)
-        return np.where(self.kinks, np.maximum(-theta, theta - 1.0), beside) - _MARGIN
+        return np.where(self.kinks, np.maximum(-theta, theta - 1.0), beside) - self.margin
 
     def snapped(self, flat: Array) -> Array:
         """Return w with the rows that slide put back on their kinks, from which errors drift."""
-        w = flat.reshape(self.land.shape).copy()
-        level = 1.0 - self.land.loss.epsilon  # type: ignore[attr-defined]
-        variance = np.where(self.kinks, self.land.kinks(w) + level, level)
-        w[:, : self.land.moments.dim] *= np.sqrt(level / variance)[:, None]
+        w, on = flat.reshape(self.land.shape).copy(), self.kinks
+        for _ in range(_RETURNS if on.any() else 0):
+            normals, c = self._normals(w), np.atleast_2d(self.land.kinks(w))
+            for row in np.flatnonzero(on.any(axis=0)):
+                held = on[:, row]
+                w[row] -= np.linalg.lstsq(normals[held, row], c[held, row])[0]
         return w.reshape(-1)
 
-    def turned(self, flat: Array, row: int) -> tuple[Slide, Array]:
-        """Return the piece that follows where `row` turns on its kink, and its start."""
+    def turned(self, flat: Array, hinge: tuple[int, int]) -> tuple[Slide, Array]:
+        """Return the piece that follows where a hinge turns on its kink, and its start."""
+        view, row = hinge
+        met = self.kinks[:, row]
+        met[view] = True
+        return self._settled(flat, met, row)
+
+    def _settled(self, flat: Array, met: Any, row: int) -> tuple[Slide, Array]:
+        """Return the piece that starts where a row is on the kinks `met` (h,), and its start.
+
+        The flow takes the subgradient of least norm: a hinge whose slope is 0 or 1 there leaves.
+        """
         slopes = self.slopes.copy()
-        slopes[row] = np.nan
-        on = Slide(self.land, slopes)
-        start = on.snapped(flat)
-        low, high = (float(rate[row]) for rate in on.rates(start.reshape(self.land.shape)))
-        if low > 0.0:  # rises even without its hinge
-            slopes[row] = 0.0
-        elif high < 0.0:
-            slopes[row] = 1.0
-        return Slide(self.land, slopes), start
+        slopes[met, row] = np.nan
+        start = replace(self, slopes=slopes).snapped(flat)
+        at = np.zeros_like(self.kinks)
+        at[met, row] = True
+        gradient, pulls = self._split(start.reshape(self.land.shape), at)
+        best = best_in_box(pulls[met, row], gradient[row])
+        slopes[met, row] = np.where((best > 0.0) & (best < 1.0), np.nan, best)
+        return replace(self, slopes=slopes), start
 
     def curves_down(self, flat: Array, norm: float) -> bool:
         """Return whether the landscape has a direction of descent of second order."""
         w = flat.reshape(self.land.shape)
-        smooth = self.land.with_slopes(self.theta(w).clip(0.0, 1.0))
-        hessian = smooth.hessian(w)
-        rows = np.flatnonzero(self.kinks)
+        hessian = self.smooth(self.theta(w).clip(0.0, 1.0)).hessian(w)
+        views, rows = np.nonzero(self.kinks)
         normals = np.zeros((len(rows), *self.land.shape))
-        normals[np.arange(len(rows)), rows] = self.land.kink_normals(w)[rows]
+        normals[np.arange(len(rows)), rows] = self._normals(w)[views, rows]
         tangent = np.eye(w.size)
         if len(rows):
             normal = normals.reshape(len(rows), w.size).T
@@ -118,7 +170,7 @@ class Slide:
 
 
 def slide(
-    land: VICRegLandscape,
+    land: Landscape,
     start: Array,
     times: Array,
     *,
@@ -131,10 +183,7 @@ def slide(
 
     problem = Problem(land)
     path = Path(np.full((len(times), len(start)), np.nan), np.empty(0))
-    c = land.kinks(start.reshape(land.shape))
-    piece, w, t = Slide(land, (c < 0.0).astype(float)), start, 0.0
-    for unit in np.flatnonzero(np.abs(c) <= _MARGIN):
-        piece, w = piece.turned(w, int(unit))
+    (piece, w), t = Slide.at(land, start, rtol), 0.0
     curvature = max(problem.curvature(start), 1e-300)
     finite_last = float(times[np.isfinite(times)].max(initial=0.0))
     horizon = max(1e18 / curvature, finite_last) if np.isinf(times[-1]) else finite_last
@@ -160,17 +209,16 @@ def slide(
             if solver.status == "failed":
                 raise RuntimeError(f"the flow can't be followed beyond time {t:.6g}: {message}")
             dense, before, t, w = solver.dense_output(), t, float(solver.t), solver.y
-            row = -1
-            for i in range(len(piece.slopes)):
-                if piece.margins(w)[i] > 0.0:
-                    at = crossing(partial(_margin, piece, dense, i), before, float(solver.t))
-                    if row < 0 or at < t:
-                        row, t = i, at
+            turning = None
+            for hinge in zip(*np.nonzero(piece.margins(w) > 0.0), strict=True):
+                at = crossing(partial(_margin, piece, dense, hinge), before, float(solver.t))
+                if turning is None or at < t:
+                    turning, t = hinge, at
             until = int(np.searchsorted(times, t, side="right"))
             for j in range(path.filled, until):
                 path.fill(j + 1, piece.snapped(dense(times[j])))
-            if row >= 0:
-                piece, w = piece.turned(dense(t), row)
+            if turning is not None:
+                piece, w = piece.turned(dense(t), turning)
             path.end, path.evaluations = t, evaluated + int(solver.nfev)
             passed, norm_before = value, norm
             value = float(land.value(w.reshape(land.shape)))
@@ -194,13 +242,13 @@ def slide(
                 return path
             if path.filled == len(times):
                 return path
-            if row < 0 and t > 2.0 * tested and norm * t <= rtol * largest:
+            if turning is None and t > 2.0 * tested and norm * t <= rtol * largest:
                 tested = t
                 if norm <= rtol * curvature * largest and not piece.curves_down(w, norm):
                     path.outcome, path.end = "converged", float(times[-1])
                     path.fill(len(times), piece.snapped(w))
                     return path
-            if row >= 0:
+            if turning is not None:
                 break
         if solver.status == "finished" or steps >= _STEPS:
             break
@@ -217,9 +265,41 @@ def _slope(piece: Slide, _: float, w: Array) -> Array:
 def _jacobian(piece: Slide) -> Callable[[float, Array], Array] | None:
     if piece.kinks.any():
         return None  # by differences
-    smooth = piece.land.with_slopes(piece.slopes)
+    smooth = piece.smooth(piece.slopes)
     return lambda _, w: -smooth.hessian(w.reshape(piece.land.shape))
 
 
-def _margin(piece: Slide, dense: Callable[[float], Array], row: int, time: float) -> float:
-    return float(piece.margins(dense(time))[row])
+def _margin(
+    piece: Slide, dense: Callable[[float], Array], hinge: tuple[int, int], time: float
+) -> float:
+    return float(piece.margins(dense(time))[hinge])
+
+
+def _with_one_kink_for_two(land: Any) -> Any:
+    """Return the landscape with one hinge a row where those of both views are the same."""
+    probe = np.random.default_rng(0).standard_normal(land.shape)
+    normals = np.reshape(land.kink_normals(probe), (-1, *land.shape))
+    if len(normals) == 1:
+        return land
+    apart = np.abs(normals[1] - normals[0]).max()
+    return _OneKink(land) if apart <= _SAME * np.abs(normals).max() else land
+
+
+@dataclass(frozen=True, eq=False)
+class _OneKink:
+    """A landscape whose two hinges of a row are the same, seen as one hinge."""
+
+    land: Any
+
+    @property
+    def shape(self) -> Any:
+        return self.land.shape
+
+    def kinks(self, w: Array) -> Array:
+        return np.asarray(self.land.kinks(w)[0])
+
+    def kink_normals(self, w: Array) -> Array:
+        return np.asarray(self.land.kink_normals(w)[0])
+
+    def with_slopes(self, theta: Array) -> Any:
+        return self.land.with_slopes(np.stack([theta, theta]))

@@ -1,4 +1,4 @@
-"""The closed-form solution of a self-supervised loss as a scikit-learn transformer."""
+"""The minimum of a self-supervised loss over linear embeddings as a scikit-learn transformer."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ Array = npt.NDArray[np.float64]
 
 
 class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Linear self-supervised learning in closed form: the global minimum, without training.
+    """Linear self-supervised learning: the minimum of a loss, without training.
 
     Learns from two views of every sample the linear embedding z = W (x - mean) that minimises the
-    population form of a loss, and says which directions collapsed.
+    population form of a loss, and says which directions collapsed. In closed form where there is
+    one, else by `minimize`.
 
     Parameters
     ----------
     loss : Loss, optional
-        Any loss whose population landscape has a closed form; ``InfoNCE()`` by default.
+        Any loss with a landscape in the moments: the population's, else the effective one (NT-Xent,
+        InfoNCE with finitely many negatives). ``InfoNCE()`` by default.
     embedding_dim : int
         k >= 1, the dimension of the embedding. It may exceed that of the data: the embedding
         coordinates beyond the number of modes learned are zero.
@@ -45,7 +47,10 @@ class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ----------
     components_ : (k, d) ndarray
         W: one row for each mode learned, by descending eigenvalue, then rows of zeros. Unique up
-        to W -> O W with an orthogonal O; the signs are fixed by the largest entry of a row.
+        to W -> O W with an orthogonal O; the signs are fixed by the largest entry of a row. Without
+        closed form the rows are those that the search finds. Where the scale of W makes no
+        difference, the embedding of NT-Xent has a total variance of 1 (with its mean), and every
+        unit of normalised Barlow Twins one of 1.
     mean_ : (d,) ndarray
         The pooled mean of both views.
     collapse_ : CollapseReport
@@ -63,12 +68,12 @@ class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     ValueError
         By ``fit``: for a setting out of range, for views of different shapes, fewer than two pairs,
         NaN or infinity, and where the loss has no minimum on these views (InfoNCE without decay
-        grows forever along directions that the augmentation leaves alone). By ``transform``: for
-        another number of features.
+        grows forever along directions that the augmentation leaves alone), or the search for one
+        does not converge. By ``transform``: for another number of features.
     TypeError
         By ``fit``: for a setting of the wrong kind, or views that do not hold real numbers.
     NotImplementedError
-        By ``fit``: for a loss whose population landscape has no closed form.
+        By ``fit``: for a loss without a landscape in the moments (``InfoNCE(normalize=True)``).
 
     See Also
     --------
@@ -76,7 +81,9 @@ class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     Notes
     -----
-    Source: theory 2.2 and 3. Views are centred by their pooled mean before the loss sees them.
+    Source: theory 2.2 and 3. Views are centred by their pooled mean before the loss sees them. A
+    search without closed form starts at one small random W, the same at every call; it ends at a
+    local minimum, not proven global.
 
     ``fit`` takes the second view where other estimators take the target, so a Pipeline transforms
     the first view but not the second: transform both, fit, and put the fitted estimator into a
@@ -119,11 +126,11 @@ class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         ------
         ValueError
             For a setting out of range, views of different shapes, fewer than two pairs, NaN or
-            infinity, and where the loss has no minimum on these views.
+            infinity, and where the loss has no minimum on these views or none is found.
         TypeError
             For a setting of the wrong kind, or views that do not hold real numbers.
         NotImplementedError
-            For a loss whose population landscape has no closed form.
+            For a loss without a landscape in the moments.
 
         Examples
         --------
@@ -151,18 +158,23 @@ class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         # the shape is right by now; this compares the names of the features
         validate_data(self, x_plus, reset=False, skip_check_array=True)
 
-        land = loss.population(moments.centered(), self.embedding_dim, self.weight_decay)
+        _, land = loss.sharpest(moments.centered(), self.embedding_dim, self.weight_decay)
+        report = classify(land)
+        minimum = report.minimum
+        free = bool(getattr(land, "scale_free", False))
+        if not (minimum.attained or (free and np.isfinite(minimum.weights).all())):
+            raise ValueError(_no_minimum(loss, minimum, land))
+        weights = minimum.weights.copy()
+        if loss.units_scale_free:
+            weights /= np.sqrt(np.sum((weights @ moments.covariance) * weights, axis=1))[:, None]
         if not isinstance(land, SpectralLandscape):
-            raise NotImplementedError(
-                f"LinearSSL: the population landscape of {loss!r} has no closed form"
-            )
-        minimum = land.minimum()
-        if not minimum.attained:
-            raise ValueError(_no_minimum(loss, minimum, land.weight_decay))
-        self.components_: Array = minimum.weights.copy()
+            largest = np.argmax(np.abs(weights), axis=1)
+            signs = np.sign(weights[np.arange(len(weights)), largest])
+            weights *= np.where(signs == 0.0, 1.0, signs)[:, None]
+        self.components_: Array = weights
         self.mean_: Array = moments.mean.copy()
         self.moments_ = moments
-        self.collapse_: CollapseReport = classify(land)
+        self.collapse_: CollapseReport = report
         return self
 
     def transform(self, x: npt.ArrayLike, /) -> npt.NDArray[Any]:
@@ -217,7 +229,9 @@ class LinearSSL(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return tags
 
 
-def _no_minimum(loss: Loss, minimum: Minimum, weight_decay: float) -> str:
+def _no_minimum(loss: Loss, minimum: Minimum, land: Any) -> str:
+    if not isinstance(land, SpectralLandscape):
+        return f"{loss!r}: the search found no minimum on these views; pyssl.minimize says why"
     diverging = int(np.count_nonzero(np.isinf(minimum.amplitudes)))
     where = (
         f"{diverging} mode(s) that the augmentation leaves unchanged grow without bound"
@@ -226,5 +240,5 @@ def _no_minimum(loss: Loss, minimum: Minimum, weight_decay: float) -> str:
     )
     return (
         f"{loss!r} has no minimum on these views: {where};"
-        f" weight_decay must be positive, got {weight_decay:g}"
+        f" weight_decay must be positive, got {land.weight_decay:g}"
     )

@@ -16,7 +16,6 @@ from pyssl._integrate import LARGEST, STIFF_LIMIT, Path, Problem, follow, is_sad
 from pyssl._pencil import Array, readonly
 from pyssl._sliding import slide
 from pyssl.deep import DeepLandscape
-from pyssl.hinge import VICRegLandscape
 from pyssl.landscape import Landscape
 from pyssl.spectral import SpectralLandscape
 
@@ -225,8 +224,9 @@ def gradient_flow(
     within rounding, 16 eps |Hessian| |W|, stays: also at a saddle, and at W = 0. Flows that pass
     |W| = 1e70 have diverged.
 
-    On population VICReg the flow follows the subgradient of least norm along the kinks of its
-    hinges (theory 3.5), in smooth pieces, whatever integrating method is asked for.
+    On VICReg the flow follows the subgradient of least norm along the kinks of its hinges
+    (theory 3.5), in smooth pieces, whatever integrating method is asked for: those of the
+    population, and those of both views on a batch.
 
     Examples
     --------
@@ -285,7 +285,7 @@ def gradient_flow(
         if method == "closed form":
             raise ValueError(f"method 'closed form' is not for this flow: {aligned}")
     small = _ABSOLUTE * rtol * float(np.abs(w0).max()) if atol is None else atol
-    if isinstance(land, VICRegLandscape):
+    if hasattr(land, "with_slopes"):
         path = slide(land, w0.reshape(-1), moments, rtol=rtol, atol=small, hook=hook)
         return _flow(problem, frame, first, moments, path, closed_form=False)
     path = follow(
@@ -387,11 +387,12 @@ def _flow(
     closed_form: bool,
 ) -> Flow:
     values, norms = np.full(len(times), np.nan), np.full(len(times), np.nan)
+    kinked: Any = problem.land if hasattr(problem.land, "with_slopes") else None
     for i in np.flatnonzero(np.isfinite(path.weights).all(axis=1)):
         values[i], gradient = problem.value_and_gradient(path.weights[i])
         norms[i] = np.linalg.norm(gradient)
-        if isinstance(problem.land, VICRegLandscape):
-            norms[i] = problem.land.kkt_residual(path.weights[i].reshape(start.shape))[0]
+        if kinked is not None:
+            norms[i] = kinked.kkt_residual(path.weights[i].reshape(start.shape))[0]
     weights = path.weights.reshape(len(times), *start.shape)
     flow = Flow(
         times=readonly(times),

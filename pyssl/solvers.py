@@ -16,6 +16,7 @@ from pyssl._problems import DirectProblem, ModeProblem
 from pyssl._trust import Ending, Outcome, Point, descend, norm
 from pyssl.deep import DeepLandscape
 from pyssl.landscape import Landscape
+from pyssl.numerical import NumericalLandscape
 from pyssl.spectral import SpectralLandscape
 
 __all__ = ["MinimizeResult", "MinimizeState", "Outcome", "minimize"]
@@ -313,11 +314,8 @@ def _by_formula(land: Any) -> MinimizeResult:
             outcome = Outcome.UNBOUNDED
     gradient = np.nan
     if known:
-        gradient = (
-            norm(DirectProblem(land)._evaluate(weights)[1])
-            if _scale_free(land)
-            else norm(land.gradient(weights))
-        )
+        own = _scale_free(land) and isinstance(land, NumericalLandscape)  # without the decay
+        gradient = norm(land._value_and_gradient(weights)[1] if own else land.gradient(weights))
     return MinimizeResult(
         weights=weights,
         value=float(minimum.value),

@@ -334,3 +334,13 @@ def test_what_it_refuses(rng):
     with pytest.raises(TypeError, match="angular must be one of"):
         NTXent().effective(m, 2, angular=True)
     assert isinstance(land, pyssl.AngularNTXentLandscape)
+
+
+def test_minimize_takes_the_minimum_that_is_known() -> None:
+    # the gradient there is one of aligned W, of which others have none
+    moments = random_moments([0.8, 0.5, 0.2], np.random.default_rng(0)).centered()
+    land = pyssl.NTXent(1.0).effective(moments, 2, angular="exact")
+    found = pyssl.minimize(land)
+    assert found.converged
+    assert found.value == land.minimum().value
+    assert found.gradient_norm < 1e-6

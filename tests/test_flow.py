@@ -286,6 +286,68 @@ def test_limits_on_kinks(rng: np.random.Generator) -> None:
     assert met >= 4
 
 
+def batch(seed: int, k: int, d: int, **options: float) -> pyssl.Landscape:
+    rng = np.random.default_rng(seed)
+    moments = random_moments(random_spectrum(d, rng, positive=True), rng)
+    views = gaussian_views(moments, 60, rng)
+    return pyssl.VICReg(**options).empirical(*views, k, 0.01, bias=seed % 2 == 0)
+
+
+def test_flows_along_kinks_of_a_batch_are_limits_of_subgradient_steps() -> None:
+    # plain subgradient descent chatters around the kinks by some ten steps' length
+    step = 1e-4
+    for seed, k, d in ((1, 1, 2), (2, 2, 3)):
+        land = batch(seed, k, d, invariance=4.0)
+        start = 0.6 * np.random.default_rng(seed).standard_normal(land.shape)
+        expected = start.copy()
+        for _ in range(2_000):
+            expected -= step * land.gradient(expected)
+        flow = pyssl.gradient_flow(land, start, [0.0, 0.1, 2_000 * step])
+        assert np.abs(land.kinks(flow.weights[-1])).min() < 1e-12  # it got to a kink
+        np.testing.assert_allclose(flow.weights[-1], expected, atol=2e-3)
+
+
+def test_limits_on_the_kinks_of_both_views() -> None:
+    met = []
+    for seed, k, d in ((0, 1, 1), (3, 2, 3), (2, 2, 6)):
+        land = batch(seed, k, d, invariance=4.0)
+        start = 0.1 * np.random.default_rng(seed).standard_normal(land.shape)
+        states: list[pyssl.FlowState] = []
+        flow = pyssl.gradient_flow(land, start, [0.0, np.inf], rtol=1e-6, callback=states.append)
+        assert flow.outcome == "converged"
+        residual, theta = land.kkt_residual(flow.weights[-1])
+        assert residual == flow.gradient_norms[-1]
+        assert residual <= 1e-5 * np.linalg.norm(land.gradient(start))
+        on = (theta > 0.0) & (theta < 1.0)
+        np.testing.assert_allclose(land.kinks(flow.weights[-1])[on], 0.0, atol=1e-12)
+        values = np.array([state.value for state in states])
+        assert (np.diff(values) <= 1e-5 * np.abs(values[0])).all()
+        found = pyssl.minimize(land, start=flow.weights[-1])
+        assert found.converged
+        assert flow.values[-1] == pytest.approx(found.value, rel=1e-6)
+        met.append(int(on.sum(axis=0).max()))
+    assert min(met) >= 1
+    assert max(met) == 2  # a row where its two kinks meet
+
+
+def test_views_with_one_covariance_have_one_kink_for_two() -> None:
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    start = 0.3 * np.random.default_rng(1).standard_normal((2, 3))
+    for views in (x, x[::-1], -x):
+        land = pyssl.VICReg(4.0).empirical(x, views, 2)
+        flow = pyssl.gradient_flow(land, start, [0.0, np.inf], rtol=1e-6)
+        assert flow.outcome == "converged"
+        found = pyssl.minimize(land, start=flow.weights[-1])
+        assert flow.values[-1] == pytest.approx(found.value, rel=1e-6, abs=1e-6)
+
+
+def test_starts_on_kinks_of_a_batch() -> None:
+    land = batch(0, 2, 6, invariance=4.0)
+    end = pyssl.minimize(land).weights  # one row where its kinks meet
+    flow = pyssl.gradient_flow(land, end, [0.0, 1.0], rtol=1e-6)
+    np.testing.assert_allclose(flow.weights[-1], end, atol=1e-5)
+
+
 # ---- ends ---------------------------------------------------------------------------------------
 
 
