@@ -24,6 +24,7 @@ __all__ = [
     "SpectralReference",
     "check_gradient",
     "check_hvp",
+    "commuting_moments",
     "complex_step",
     "finite_difference",
     "gaussian_views",
@@ -166,6 +167,36 @@ def random_moments(
         rng.integers(-4, 5, d) / 4.0 if mean else np.zeros(d),
         augmentation_covariance=_congruent(factor, ones * (1.0 - rho)),
     )
+
+
+def commuting_moments(
+    alignments: npt.ArrayLike, variances: npt.ArrayLike, rng: np.random.Generator | None = None
+) -> Moments:
+    """Return moments whose Sigma and A share eigenvectors, with given eigenvalues.
+
+    Parameters
+    ----------
+    alignments, variances : (d,) array_like
+        rho_j and the eigenvalues of Sigma.
+    rng : numpy.random.Generator, optional
+        Draws the eigenvectors; the axes by default.
+
+    Returns
+    -------
+    Moments
+
+    Examples
+    --------
+    >>> from pyssl.testing import commuting_moments
+    >>> commuting_moments([0.75, 0.25], [1.0, 2.0]).cross_covariance
+    array([[0.75, 0.  ],
+           [0.  , 0.5 ]])
+    """
+    scale, rho = np.asarray(variances, float), np.asarray(alignments, float)
+    turn = np.eye(len(scale))
+    if rng is not None:
+        turn = np.linalg.qr(rng.standard_normal((len(scale), len(scale))))[0]
+    return Moments(_congruent(turn, scale), _congruent(turn, scale * rho))
 
 
 def gaussian_views(moments: Moments, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
