@@ -150,10 +150,7 @@ class Sample:
         clean, _ = mix.sample(n, rng, stratified=True)
         x, x_plus = centered(aug.sample(clean, rng), aug.sample(clean, rng))
         if matched:
-            m = mix.moments(aug)
-            middle = recoloured(0.5 * (x + x_plus), m.covariance - 0.5 * m.augmentation_covariance)
-            half = recoloured(0.5 * (x - x_plus), 0.5 * m.augmentation_covariance)
-            x, x_plus = middle + half, middle - half
+            x, x_plus = matching(x, x_plus, mix.moments(aug))
         return cls(mix, aug, x, x_plus)
 
     @property
@@ -170,12 +167,20 @@ class Sample:
         """Return retention in training, and whether that converged; on Gaussian views instead."""
         rng, x, x_plus = np.random.default_rng(seed), self.x, self.x_plus
         if gaussian:
-            x, x_plus = centered(*gaussian_views(self.moments, len(x), rng))
+            drawn = centered(*gaussian_views(self.moments, len(x), rng))
+            x, x_plus = matching(*drawn, self.moments)
         batch = loss.empirical(x, x_plus, k, g)
         moments = pyssl.Moments.from_views(x, x_plus).centered()
         end = train(batch, moments, loss.embedding_unit, rng)
         found = pyssl.class_retention(end.weights, self.mix, self.aug, loss=loss)
         return found, end.converged
+
+
+def matching(x: np.ndarray, x_plus: np.ndarray, m: pyssl.Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Return views moved a little, by less than sampling noise, to have exactly these moments."""
+    middle = recoloured(0.5 * (x + x_plus), m.covariance - 0.5 * m.augmentation_covariance)
+    half = recoloured(0.5 * (x - x_plus), 0.5 * m.augmentation_covariance)
+    return middle + half, middle - half
 
 
 def recoloured(rows: np.ndarray, covariance: np.ndarray) -> np.ndarray:

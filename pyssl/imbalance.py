@@ -316,7 +316,7 @@ def critical_prior(
     weight_decay : float, optional
         g >= 0.
     threshold : float, optional
-        The retention from which on a class counts as kept; in (0, 1].
+        The retention from which on a class counts as kept; between 0 and 1.
     centered : bool, optional
         Whether the views are centred before they are embedded, as a bias or centred data do. Makes
         a difference only where the loss sees their mean.
@@ -441,7 +441,10 @@ def _bounds(
 
 
 def _threshold(value: Any) -> float:
-    return _checks.real("threshold", value, minimum=0.0, maximum=1.0, open_minimum=True)
+    # a retention of 1 is never quite reached
+    return _checks.real(
+        "threshold", value, minimum=0.0, maximum=1.0, open_minimum=True, open_maximum=True
+    )
 
 
 # ---- side by side --------------------------------------------------------------------------------
@@ -559,7 +562,7 @@ def compare_retention(
     weight_decay : float or sequence of float, optional
         g >= 0: of all, or of each loss.
     threshold : float, optional
-        The retention from which on a class counts as kept; in (0, 1].
+        The retention from which on a class counts as kept; between 0 and 1.
     centered : bool, optional
         Whether the views are centred before they are embedded, as a bias or centred data do. Makes
         a difference only where the loss sees their mean.

@@ -93,8 +93,12 @@ class Mixture:
         within, eps_w = _within("within_covariance", self.within_covariance, *means.shape)
         eps = max(eps, eps_w, float(np.finfo(means.dtype).eps))
         given: Sequence[Any] | None = self.classes
-        classes = tuple(range(len(priors)) if given is None else given)
-        if len(classes) != len(priors) or len(set(classes)) != len(classes):
+        try:
+            classes = tuple(range(len(priors)) if given is None else given)
+            different = len(set(classes))
+        except TypeError:
+            raise TypeError(f"classes must be a sequence of names, got {given!r}") from None
+        if not len(classes) == different == len(priors):
             raise ValueError(f"classes must be {len(priors)} different names, got {classes}")
         if self.n_samples is not None:
             _checks.integer("n_samples", self.n_samples, minimum=1)

@@ -1473,8 +1473,8 @@ def compared(mix=MIXTURE, aug=NOISY, losses=(INFONCE,), **options):
         (lambda: critical(MIXTURE, NOISY, 2), r"class_index must be at most 1, got 2"),
         (lambda: critical(embedding_dim=0), r"embedding_dim must be at least 1, got 0"),
         (lambda: critical(weight_decay=-1.0), r"weight_decay must be >= 0, got -1"),
-        (lambda: critical(threshold=0.0), r"threshold must be > 0 and <= 1, got 0"),
-        (lambda: critical(threshold=1.5), r"threshold must be > 0 and <= 1, got 1.5"),
+        (lambda: critical(threshold=0.0), r"threshold must be > 0 and < 1, got 0"),
+        (lambda: critical(threshold=1.0), r"threshold must be > 0 and < 1, got 1"),
         (lambda: critical(smallest=0.5), r"smallest must be > 0 and < 0.5, got 0.5"),
         (lambda: critical(tolerance=0.0), r"tolerance must be > 0, got 0"),
         (lambda: critical(restarts=0), r"restarts must be at least 1, got 0"),
@@ -1485,7 +1485,7 @@ def compared(mix=MIXTURE, aug=NOISY, losses=(INFONCE,), **options):
         (lambda: compared(losses=[]), r"losses must be at least one, got none"),
         (lambda: compared(weight_decay=[0.1, 0.2]), r"weight_decay must be one number or 1, got 2"),
         (lambda: compared(weight_decay=[-0.1]), r"weight_decay\[0\] must be >= 0, got -0.1"),
-        (lambda: compared(threshold=2.0), r"threshold must be > 0 and <= 1, got 2"),
+        (lambda: compared(threshold=2.0), r"threshold must be > 0 and < 1, got 2"),
     ],
 )
 def test_imbalance(call, message):
@@ -1497,6 +1497,8 @@ def test_imbalance(call, message):
     ("call", "message"),
     [
         (lambda: pyssl.Mixture.from_data(X, [0, "a", None, 0, 0, 0, 0, 0]), r"labels can't be"),
+        (lambda: mixture(classes=3), r"classes must be a sequence of names, got 3"),
+        (lambda: mixture(classes=[[0], [1]]), r"classes must be a sequence of names, got"),
         (lambda: pyssl.Mixture.from_data(X, [0] * 8, shared=1), r"shared must be True or False"),
         (lambda: MIXTURE.moments(SIGMA), r"aug must be an augmentation such as .*, got ndarray"),
         (lambda: MIXTURE.sample(2.0), r"n must be an integer, got 2.0"),
