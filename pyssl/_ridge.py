@@ -69,26 +69,26 @@ class Features:
         scaled = factor / size[..., None, None]
         order = np.argsort(-np.square(scaled).sum(axis=-1), axis=-1, kind="stable")
         scaled = np.take_along_axis(scaled, order[..., None], axis=-2)
-        length = float(np.linalg.norm(target))
+        power = float(target @ target)
         if min(k, r) == 0:
             nothing = np.zeros((*batch, 0))
-            return cls(nothing, nothing, np.full(batch, length**2), np.ones(batch))
+            return cls(nothing, nothing, np.full(batch, power), np.ones(batch))
         frame, triangle = np.linalg.qr(np.swapaxes(scaled, -1, -2))
         _, sigma, right = np.linalg.svd(np.swapaxes(triangle, -1, -2), full_matrices=False)
         largest = np.where(sigma[..., :1] > 0.0, sigma[..., :1], 1.0)
         varies = sigma > max(k, r) * eps * largest
         axes = right @ np.swapaxes(frame, -1, -2)
         t = np.where(varies, axes @ target, 0.0)
-        outside = np.linalg.norm(target - (t[..., None, :] @ axes)[..., 0, :], axis=-1)
+        outside = np.square(target - (t[..., None, :] @ axes)[..., 0, :]).sum(axis=-1)
         # what is within rounding of nothing is nothing: the best ridge may hang on it
-        rounding = max(k, r) * _EPS * length
+        rounding = (max(k, r) * _EPS) ** 2 * power
         whole = np.count_nonzero(varies, axis=-1) == r
         outside = np.where(whole | (outside <= rounding), 0.0, outside)
-        t = np.where(np.linalg.norm(t, axis=-1, keepdims=True) > rounding, t, 0.0)
+        t = np.where(np.square(t).sum(axis=-1, keepdims=True) > rounding, t, 0.0)
         return cls(
             spectrum=np.where(varies, np.square(sigma / largest), 0.0),
             coefficients=t,
-            lost=np.square(outside),
+            lost=outside,
             unit=np.where(sigma[..., 0] > 0.0, sigma[..., 0] * size, 1.0),
         )
 

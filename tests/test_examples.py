@@ -107,6 +107,7 @@ def test_temperature_takes_all_from_infonce_and_spreads_nt_xent() -> None:
 
 
 def test_linear_probes_err_as_predicted_while_modes_are_lost() -> None:
+    pytest.importorskip("sklearn")
     ranks = example("linear_probe").RANKS
     for kind, within in (("tuned", 0.04), ("hardly any", 0.1)):
         theory = series("linear_probe", f"{kind} ridge, .* in theory")
