@@ -27,7 +27,7 @@ _GAIN = 1e-9
 # Modes that are tried first.
 _FRONT = 8
 # Settings between two thresholds, how far they stay from both, and how often the best is refined.
-_STEPS, _MARGIN, _ROUNDS = 4, 1.0 / 64.0, 5
+_STEPS, _MARGIN, _ROUNDS = 4, 1.0 / 64.0, 4
 # How far beyond the last threshold a strength is looked for.
 _REACH = 4.0
 

@@ -26,7 +26,7 @@ _SMALL_STEP = 1e-9
 _MOST_STEPS = 200
 # The search for the best kappa: points on its range, of which the lowest valleys are followed down
 # by bisection, and how many numbers are held at a time.
-_GRID, _VALLEYS, _HALVINGS, _CHUNK = 128, 3, 64, 1 << 22
+_GRID, _VALLEYS, _HALVINGS, _CHUNK = 128, 3, 44, 1 << 22
 # Where a kappa is looked for: beyond, what it changes is less than rounding.
 _LEAST, _MOST = 1e-60, 1e30
 # A ridge below this one is as good as this one, and its kappa does not underflow.
@@ -69,26 +69,26 @@ class Features:
         scaled = factor / size[..., None, None]
         order = np.argsort(-np.square(scaled).sum(axis=-1), axis=-1, kind="stable")
         scaled = np.take_along_axis(scaled, order[..., None], axis=-2)
-        length = float(np.linalg.norm(target))
+        power = float(target @ target)
         if min(k, r) == 0:
             nothing = np.zeros((*batch, 0))
-            return cls(nothing, nothing, np.full(batch, length**2), np.ones(batch))
+            return cls(nothing, nothing, np.full(batch, power), np.ones(batch))
         frame, triangle = np.linalg.qr(np.swapaxes(scaled, -1, -2))
         _, sigma, right = np.linalg.svd(np.swapaxes(triangle, -1, -2), full_matrices=False)
         largest = np.where(sigma[..., :1] > 0.0, sigma[..., :1], 1.0)
         varies = sigma > max(k, r) * eps * largest
         axes = right @ np.swapaxes(frame, -1, -2)
         t = np.where(varies, axes @ target, 0.0)
-        outside = np.linalg.norm(target - (t[..., None, :] @ axes)[..., 0, :], axis=-1)
+        outside = np.square(target - (t[..., None, :] @ axes)[..., 0, :]).sum(axis=-1)
         # what is within rounding of nothing is nothing: the best ridge may hang on it
-        rounding = max(k, r) * _EPS * length
+        rounding = (max(k, r) * _EPS) ** 2 * power
         whole = np.count_nonzero(varies, axis=-1) == r
         outside = np.where(whole | (outside <= rounding), 0.0, outside)
-        t = np.where(np.linalg.norm(t, axis=-1, keepdims=True) > rounding, t, 0.0)
+        t = np.where(np.square(t).sum(axis=-1, keepdims=True) > rounding, t, 0.0)
         return cls(
             spectrum=np.where(varies, np.square(sigma / largest), 0.0),
             coefficients=t,
-            lost=np.square(outside),
+            lost=outside,
             unit=np.where(sigma[..., 0] > 0.0, sigma[..., 0] * size, 1.0),
         )
 
@@ -161,7 +161,8 @@ def tuned(features: Features, n: Array, noise: Array) -> Regression:
     spectrum = np.broadcast_to(features.spectrum, (*shape, m))
     # without kappa all that varies is learned
     left = np.where(kappa > 0.0, 0.0, n - np.count_nonzero(spectrum, axis=-1))
-    ratio = np.where(kappa > 0.0, np.maximum(_without_ridge(spectrum, n, kappa)[0], 0.0), left)
+    ratio = _without_ridge(*_shares(spectrum, kappa), n)[0]
+    ratio = np.where(kappa > 0.0, np.maximum(ratio, 0.0), left)
     # where a ridge of 0 leaves a kappa, what is left of n - sum L there is rounding
     alone = _kappa(spectrum, n, np.zeros(shape))
     ratio = np.where((kappa <= alone) & (alone > 0.0), 0.0, ratio)
@@ -198,14 +199,13 @@ def _shares(spectrum: Array, kappa: Array) -> tuple[Array, Array]:
     return np.where(never, 0.0, spectrum / total), np.where(never, 1.0, finite / total)
 
 
-def _without_ridge(spectrum: Array, n: Array, kappa: Array) -> tuple[Array, Array]:
+def _without_ridge(learned: Array, missed: Array, n: Array) -> tuple[Array, Array]:
     """Return n - sum L and sum L (1 - L) (...), kappa > 0.
 
     1 - L is summed over the n largest modes and L over the others: where n - sum L is small, so are
     both sums, and both to rounding.
     """
-    learned, missed = _shares(spectrum, kappa)
-    m = spectrum.shape[-1]
+    m = learned.shape[-1]
     first = np.arange(m) < n[..., None]
     rest = np.where(first, missed, -learned).sum(axis=-1)
     return np.maximum(n - m, 0.0) + rest, (learned * missed).sum(axis=-1)
@@ -227,7 +227,7 @@ def _kappa(spectrum: Array, n: Array, ridge: Array) -> Array:
     high = np.maximum((spectrum.sum(axis=-1) / n + delta / n) * (1.0 + 8.0 * m * _EPS), low)
     kappa = np.sqrt(low) * np.sqrt(high)
     for _ in range(_MOST_STEPS):
-        rest, slope = _without_ridge(spectrum, n, kappa)
+        rest, slope = _without_ridge(*_shares(spectrum, kappa), n)
         excess = rest - delta / kappa
         low = np.where(excess <= 0.0, kappa, low)
         high = np.where(excess >= 0.0, kappa, high)
@@ -294,7 +294,7 @@ def _risk_and_slope(
 ) -> tuple[Array, Array]:
     """Return the risk at kappa (..., N) and the slope of its logarithm in log kappa."""
     learned, missed = _shares(spectrum, kappa)
-    ratio, spread = _without_ridge(spectrum, n, kappa)
+    ratio, spread = _without_ridge(learned, missed, n)
     denominator = spread + np.maximum(ratio, 0.0)
     unlearned = np.square(missed) * squares
     parts = unlearned.sum(axis=-1) + rest

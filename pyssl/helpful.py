@@ -269,16 +269,8 @@ def _solved(search: Search) -> HelpfulCollapse:
     pair[0], pair[1, list(kept)] = weights, weights[list(kept)]
     risks, ridges = search.risks(pair)
 
-    def just(settings: list[CollapseSetting], at: At) -> CollapseSetting | None:
-        one = next((one for one in settings if one.kept == kept), None)
-        return None if one is None else search.refined(one, at)
-
-    def best(settings: list[CollapseSetting], at: At) -> CollapseSetting | None:
-        if not settings:
-            return None
-        return search.refined(min(settings, key=lambda one: (one.risk, one.value)), at)
-
-    lowest = best(decays, search.with_decay)
+    decay, lowest = _chosen(search, decays, kept, search.with_decay)
+    strength, lowest_strength = _chosen(search, strengths, kept, search.with_strength)
     assert lowest is not None  # no decay at all is among them
     by_count = {}
     for one in sorted(decays, key=lambda one: -one.risk):
@@ -291,10 +283,10 @@ def _solved(search: Search) -> HelpfulCollapse:
         risk_of_everything=float(risks[0]),
         ridge_of_everything=float(ridges[0]),
         exhaustive=exhaustive,
-        weight_decay=just(decays, search.with_decay),
+        weight_decay=decay,
         best_weight_decay=lowest,
-        augmentation_strength=just(strengths, search.with_strength),
-        best_augmentation_strength=best(strengths, search.with_strength),
+        augmentation_strength=strength,
+        best_augmentation_strength=lowest_strength,
         weight_decays=tuple(by_count[size] for size in sorted(by_count)),
         eigenvalues=readonly(search.base.eigenvalues[:count].copy()),
         alignments=readonly(search.base.alignments()[:count].copy()),
@@ -306,6 +298,21 @@ def _solved(search: Search) -> HelpfulCollapse:
         noise=search.noise,
         notes=_notes(search, exhaustive),
     )
+
+
+def _chosen(
+    search: Search, settings: list[CollapseSetting], kept: tuple[int, ...], at: At
+) -> tuple[CollapseSetting | None, CollapseSetting | None]:
+    """Return the setting that leaves just the kept modes, and the one of least error."""
+    if not settings:
+        return None, None
+    lowest = min(settings, key=lambda one: (one.risk, one.value))
+    just = next((one for one in settings if one.kept == kept), None)
+    best = search.refined(lowest, at)
+    if just is None:
+        return None, best
+    just = best if just is lowest else search.refined(just, at)
+    return just, min(best, just, key=lambda one: one.risk)
 
 
 def _notes(search: Search, exhaustive: bool) -> tuple[str, ...]:

@@ -147,6 +147,7 @@ def test_a_long_tail_loses_its_rare_digits_and_the_loss_decides_how_many() -> No
 
 
 def test_linear_probes_err_as_predicted_while_modes_are_lost() -> None:
+    pytest.importorskip("sklearn")
     ranks = example("linear_probe").RANKS
     for kind, within in (("tuned", 0.04), ("hardly any", 0.1)):
         theory = series("linear_probe", f"{kind} ridge, .* in theory")
@@ -193,7 +194,7 @@ def test_an_example_runs_as_a_script(
 def test_every_example_has_a_test_and_a_place_on_the_page() -> None:
     tested = Path(__file__).read_text(encoding="utf-8")
     page = (ROOT / "docs/examples.md").read_text(encoding="utf-8")
-    assert len(SCRIPTS) == 9
+    assert len(SCRIPTS) == 12
     for script in SCRIPTS:
         assert f'"{script.stem}"' in tested
         assert f"python docs/examples/{script.name}" in page

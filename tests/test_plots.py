@@ -534,3 +534,60 @@ def test_retention_of_many_classes_has_no_numbers_and_undefined_ones_are_blank()
 def test_retention_takes_a_table():
     with pytest.raises(TypeError, match="table must be a RetentionTable, got"):
         plots.retention(np.eye(2))
+
+
+# ---- downstream ----------------------------------------------------------------------------------
+
+
+def test_downstream_stacks_what_is_learned_and_missed():
+    W = np.diag([2.0, 1.0, 0.5, 0.0])
+    split = pyssl.downstream_split(W, np.eye(4), [1.0, 0.5, 1.0, 2.0], 9, noise=0.3, ridge=1.0)
+    ax = plots.downstream(split, axes())
+    learned, missed, lost, noise = ax.containers
+    tops = [bar.get_y() + bar.get_height() for bar in missed]
+    np.testing.assert_allclose(tops, split.coefficients**2)
+    np.testing.assert_allclose([bar.get_height() for bar in missed], split.bias)
+    np.testing.assert_allclose([bar.get_y() for bar in missed], [b.get_height() for b in learned])
+    assert lost[0].get_height() == split.lost == 4.0
+    assert noise[0].get_height() == 0.3
+    assert lost[0].get_x() > missed[-1].get_x() + 1.0
+    assert f"{split.risk:.3g}" in ax.get_xlabel()
+    assert [len(each) for each in plots.downstream(split, axes(), most=2).containers[:2]] == [2, 2]
+    # nothing lost, no noise: no bars for them
+    full = pyssl.downstream_split(np.eye(2), np.eye(2), [1.0, 0.5], 9)
+    assert [c.get_label() for c in plots.downstream(full, axes()).containers] == [
+        "learned",
+        "missed",
+    ]
+    nothing = pyssl.downstream_split(np.zeros((2, 2)), np.eye(2), [1.0, 0.5], 9)
+    assert plots.downstream(nothing, axes()).containers[-1][0].get_height() == 1.25
+
+
+def test_helpful_collapse_draws_the_error_over_the_modes_left():
+    moments = pyssl.Moments(np.eye(4), np.diag([0.9, 0.7, 0.4, 0.2]))
+    found = pyssl.helpful_collapse(moments, [1.0, 1.0, 0.0, 0.0], 15, noise=2.0)
+    curve, everything, best = plots.helpful_collapse(found, axes()).get_lines()
+    assert curve.get_xdata().tolist() == [0, 1, 2, 3, 4]
+    assert curve.get_ydata().tolist() == [one.risk for one in found.weight_decays]
+    assert set(everything.get_ydata()) == {found.risk_of_everything}
+    assert set(best.get_ydata()) == {found.risk}
+    assert best.get_label() == "best 2 modes"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (plots.downstream, TypeError, "split must be a DownstreamRisk"),
+        (plots.helpful_collapse, TypeError, "found must be a HelpfulCollapse"),
+        (
+            lambda r: plots.downstream(
+                pyssl.downstream_split(np.eye(2), np.eye(2), [1.0, 0.5], 9), most=0
+            ),
+            ValueError,
+            "most must be at least 1, got 0",
+        ),
+    ],
+)
+def test_downstream_pictures_name_the_argument(report, call, error, message):
+    with pytest.raises(error, match=message):
+        call(report)
