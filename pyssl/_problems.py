@@ -26,6 +26,10 @@ _METRIC_FLOOR = 2e-2
 class DirectProblem:
     """A landscape in its own coordinates W; at |W| = 1 and without decay if it is scale free."""
 
+    # Whether the curvature at W = 0 is that of the weight decay within rounding: then nothing is
+    # learned, and no scale of the landscape can be measured that would say when W is small.
+    quenched = False
+
     def __init__(self, land: Landscape) -> None:
         self.land = land
         self.scale_free = bool(getattr(land, "scale_free", False))
@@ -53,9 +57,13 @@ class DirectProblem:
         curvature = norm(bent)
         # the loss has a size, weight decay has none: a huge decay must not make everything else
         # look small
-        own = norm(bent - self._decay(probe))
+        decay = self._decay(probe)
+        own = norm(bent - decay)
         if own > VALUE_NOISE * curvature:
             curvature = own
+        else:
+            # without a bias, which does not decay
+            self.quenched = bool(decay.any() and not getattr(self.land, "bias", False))
         if curvature == 0.0:
             return 1.0, norm(self._hvp(probe)(probe))
 
@@ -128,6 +136,7 @@ class ModeProblem:
         self._direct = DirectProblem(land)
         self.gradient_scale = self._direct.gradient_scale
         self.value_scale = self._direct.value_scale
+        self.quenched = self._direct.quenched
         self.size = norm(self.coordinates(self.random_weights(np.random.default_rng(0)))) / 0.1
 
     def random_weights(self, rng: np.random.Generator) -> Floats:

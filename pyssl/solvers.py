@@ -195,8 +195,10 @@ def minimize(
     -----
     Source: theory 2.2, 2.3, 2.6 and 3.5. A spectral landscape is searched in the coordinates of
     its modes. Of a scale-free landscape the directions are minimised, without the decay, at
-    |W| = 1: with decay there is no minimiser. On the kinks of the hinge in VICReg, where its
-    minimum sits, rows of W move along the kink.
+    |W| = 1: with decay there is no minimiser. Where the curvature at W = 0 is the weight decay's
+    within rounding, 1e3 eps, the minimum is W = 0, whatever the start (without a bias, which does
+    not decay). On the kinks of the hinge in VICReg, where its minimum sits, rows of W move along
+    the kink.
 
     Examples
     --------
@@ -235,6 +237,8 @@ def minimize(
         w = problem.random_weights(generator)
         if run == 0 and first is not None:
             w = first.astype(np.float64)
+        if problem.quenched:
+            w = np.zeros(land.shape)
 
         def report(iteration: int, point: Point, run: int = run) -> bool:
             nonlocal stopped

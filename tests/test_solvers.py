@@ -288,6 +288,29 @@ def test_empirical_landscapes(loss: pyssl.Loss, bias: bool) -> None:
         assert land.value(W + 1e-3 * rng.standard_normal(W.shape)) > result.value
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pyssl.InfoNCE(),
+        pyssl.SpectralContrastive(),
+        pyssl.SquaredVICReg(),
+        pyssl.BarlowTwins(redundancy=0.1, normalize=False),
+        pyssl.VICReg(),
+    ],
+    ids=repr,
+)
+def test_a_decay_beyond_all_digits_of_the_loss(loss: pyssl.Loss) -> None:
+    with_signal = random_moments([0.8, 0.5, 0.2], np.random.default_rng(0))
+    without = pyssl.Moments(np.eye(3), np.zeros((3, 3)))
+    for moments in (with_signal, without):
+        for decay in (1e10, 1e12, 1e14, 1e20, 1e60):
+            land = loss.population(moments, 2, decay)
+            result = minimize(land, np.ones((2, 3)), closed_form=False)
+            assert result.converged and result.index == 0
+            origin = float(land.value(np.zeros(land.shape)))
+            assert result.value == pytest.approx(origin, rel=1e-12, abs=1e-9)
+
+
 # ---- kinks ---------------------------------------------------------------------------------------
 
 
