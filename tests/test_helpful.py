@@ -327,6 +327,24 @@ def test_dropping_helps_in_simulation_too(seed):
     assert best <= everything + 3.0 * np.hypot(error, other)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_at_a_setting_is_that_of_simulation(seed):
+    moments, beta = random_problem(seed, d=8)
+    loss, n, noise = pyssl.SquaredVICReg(2.0), 30, 0.5
+    found = pyssl.helpful_collapse(moments, beta, n, loss=loss, noise=noise)
+    decay, strength = found.best_weight_decay, found.best_augmentation_strength
+    stronger = moments.with_augmentation_strength(strength.value)
+    for setting, W in (
+        (decay, weights_of(loss, moments, 8, decay.value)),
+        (strength, weights_of(loss, stronger, 8)),
+    ):
+        probe = Probe("", W, moments.cross_covariance, beta)
+        simulated, error = simulated_risk(
+            probe, n, noise, setting.ridge, 200, np.random.default_rng(seed)
+        )
+        assert abs(simulated - setting.risk) < 4.0 * error + 0.01 * setting.risk
+
+
 def test_prints_as_a_table():
     found = pyssl.helpful_collapse(diagonal([0.9, 0.5, 0.1]), [1.0, 0.0, 0.0], 20, noise=1.0)
     lines = str(found).splitlines()
