@@ -173,6 +173,19 @@ def test_decay_takes_modes_by_their_own_order():
     assert (np.abs(W).max(axis=0) > 0.0).tolist() == [True, False]
 
 
+def test_tied_modes_are_those_that_decay_takes_singly():
+    # equal alignments in a basis that no eigensolver finds by chance, the variances differ
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    cross = (basis * [2.0, 0.5, 0.1]) @ basis.T
+    found = pyssl.helpful_collapse(pyssl.Moments(2.0 * cross, cross), basis[:, 0], 10, noise=1.0)
+    np.testing.assert_allclose(found.alignments, 0.5)
+    np.testing.assert_allclose(found.critical_weight_decays, [8.0, 2.0, 0.4])
+    np.testing.assert_allclose(found.target_shares, [1.0, 0.0, 0.0], atol=1e-12)
+    assert found.kept == (0,)
+    assert found.weight_decay.interval == pytest.approx((2.0, 8.0))
+    assert found.weight_decay.overlap == pytest.approx(1.0)
+
+
 def test_modes_without_room_may_come_in_under_decay():
     # one dimension: without decay the better aligned input, with some the stronger one
     moments = pyssl.Moments(np.diag([4.0, 0.25]), np.diag([2.0, 0.2]))
