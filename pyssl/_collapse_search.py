@@ -99,11 +99,25 @@ class Search:
     n_samples: int
     noise: float
 
-    @property
+    @cached_property
+    def vectors(self) -> Array:
+        """The modes v_j as columns (d, d); of tied ones those that a weight decay takes singly."""
+        vectors = self.base.vectors.copy()
+        rank = self.base.minimum().rank
+        for group in self.base._modes.ties():
+            learned = slice(group.start, min(group.stop, rank))
+            for part in (learned, slice(max(group.start, rank), group.stop)):
+                tied = vectors[:, part]
+                if tied.shape[1] > 1:
+                    vectors[:, part] = tied @ np.linalg.eigh(tied.T @ tied)[1]
+        return vectors
+
+    @cached_property
     def weights(self) -> Array:
         """Of the minimum without weight decay, a row for each mode that it learns (r, d)."""
         minimum = self.base.minimum()
-        return minimum.weights[: minimum.rank]
+        scale = np.sqrt(minimum.amplitudes[: minimum.rank])
+        return np.asarray((self.vectors[:, : minimum.rank] * scale).T)
 
     def risks(self, weights: Array) -> tuple[Array, Array]:
         """Return the error with the best ridge, and that ridge, of a batch (N, k, d)."""
@@ -286,15 +300,14 @@ class Search:
     @cached_property
     def _frame(self) -> tuple[npt.NDArray[np.int64], Array]:
         """Return the modes of the base that vary, and S v_j as columns."""
-        solved = self.base._modes
-        inside = np.flatnonzero(solved.signature > 0.0)
-        return inside, solved.covectors[:, inside]
+        inside = np.flatnonzero(self.base._modes.signature > 0.0)
+        return inside, self.base.S @ self.vectors[:, inside]
 
     # -- what a table says of the modes ------------------------------------------------------------
 
     def critical_weight_decays(self) -> Array:
         """Return 2 v'B v/|v|^2 of the modes of the minimum (r,)."""
-        vectors = self.base.vectors[:, : len(self.weights)]
+        vectors = self.vectors[:, : len(self.weights)]
         lengths = np.square(vectors).sum(axis=0)
         return np.asarray(2.0 * quadratic_forms(vectors, self.base.B) / lengths)
 

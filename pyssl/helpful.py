@@ -210,7 +210,8 @@ def helpful_collapse(
     A weight decay takes modes in the order of 2 v'B v/|v|^2 (theory 5), and shrinks those it
     leaves; augmentation A + s C, where the loss's thresholds depend on C, in an order of its own.
     Where B and S do not commute modes turn with the setting, and what it keeps are those that
-    overlap most with what is learned.
+    overlap most with what is learned. Of tied eigenvalues the modes are those that a weight decay
+    takes one by one.
 
     Everything is in expectation over training sets, for features that look Gaussian, without an
     intercept; `moments` with a mean give the weights that the loss has for it, and the features are

@@ -173,6 +173,19 @@ def test_decay_takes_modes_by_their_own_order():
     assert (np.abs(W).max(axis=0) > 0.0).tolist() == [True, False]
 
 
+def test_tied_modes_are_those_that_decay_takes_singly():
+    # equal alignments in a basis that no eigensolver finds by chance, the variances differ
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    cross = (basis * [2.0, 0.5, 0.1]) @ basis.T
+    found = pyssl.helpful_collapse(pyssl.Moments(2.0 * cross, cross), basis[:, 0], 10, noise=1.0)
+    np.testing.assert_allclose(found.alignments, 0.5)
+    np.testing.assert_allclose(found.critical_weight_decays, [8.0, 2.0, 0.4])
+    np.testing.assert_allclose(found.target_shares, [1.0, 0.0, 0.0], atol=1e-12)
+    assert found.kept == (0,)
+    assert found.weight_decay.interval == pytest.approx((2.0, 8.0))
+    assert found.weight_decay.overlap == pytest.approx(1.0)
+
+
 def test_modes_without_room_may_come_in_under_decay():
     # one dimension: without decay the better aligned input, with some the stronger one
     moments = pyssl.Moments(np.diag([4.0, 0.25]), np.diag([2.0, 0.2]))
@@ -325,6 +338,24 @@ def test_dropping_helps_in_simulation_too(seed):
     )
     best, other = simulated_risk(Probe("", kept, sigma, beta), n, noise, found.ridge, 400, rng)
     assert best <= everything + 3.0 * np.hypot(error, other)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_error_at_a_setting_is_that_of_simulation(seed):
+    moments, beta = random_problem(seed, d=8)
+    loss, n, noise = pyssl.SquaredVICReg(2.0), 30, 0.5
+    found = pyssl.helpful_collapse(moments, beta, n, loss=loss, noise=noise)
+    decay, strength = found.best_weight_decay, found.best_augmentation_strength
+    stronger = moments.with_augmentation_strength(strength.value)
+    for setting, W in (
+        (decay, weights_of(loss, moments, 8, decay.value)),
+        (strength, weights_of(loss, stronger, 8)),
+    ):
+        probe = Probe("", W, moments.cross_covariance, beta)
+        simulated, error = simulated_risk(
+            probe, n, noise, setting.ridge, 200, np.random.default_rng(seed)
+        )
+        assert abs(simulated - setting.risk) < 4.0 * error + 0.01 * setting.risk
 
 
 def test_prints_as_a_table():
