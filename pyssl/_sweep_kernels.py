@@ -171,7 +171,10 @@ def from_modes(  # type: ignore[no-untyped-def]
                 variance = a[m, j] if own else total
                 if variance > dim * eps[m] * scale:
                     inverse[j] = 1.0 / variance
-                    signal[j] = beta * (a[m, j] + gain * c[m, j]) * inverse[j]
+                    if own:  # a/a, where a product with the inverse would break ties by rounding
+                        signal[j] = beta
+                    else:
+                        signal[j] = beta * (a[m, j] + gain * c[m, j]) * inverse[j]
                     taken[j] = max(max(s * c[m, j], 0.0) * inverse[j], _TINY)
                     weight[j] = max(total, 0.0) * inverse[j]
                 else:
