@@ -177,7 +177,7 @@ class Sample:
 
 
 def matching(x: np.ndarray, x_plus: np.ndarray, m: pyssl.Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Return views moved a little, by less than sampling noise, to have exactly these moments."""
+    """Return views moved by as little as sampling noise, to have exactly these moments."""
     middle = recoloured(0.5 * (x + x_plus), m.covariance - 0.5 * m.augmentation_covariance)
     half = recoloured(0.5 * (x - x_plus), 0.5 * m.augmentation_covariance)
     return middle + half, middle - half
