@@ -191,9 +191,10 @@ def _causes(
                 return again.minimum().rank
             return _lowest(again, data, restarts, rng).rank
 
-        # with room for every mode, without the decay and with it
+        # with room for every mode, without the decay and with it; where the landscape changes with
+        # k, that may learn what one of this size does not, though it has room
         undecayed = count(0.0) if g > 0.0 and not land.scale_free else None
-        roomy = count(g) if rank == k else rank
+        roomy = max(rank, count(g)) if k < data.rank else rank
         causes[number <= (roomy if undecayed is None else undecayed)] = Cause.DECAY
         causes[number <= roomy] = Cause.CAPACITY
     causes[number > data.rank] = Cause.NO_VARIATION

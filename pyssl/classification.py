@@ -72,9 +72,10 @@ def classify(
 
     Without closed form the landscape is minimised, and the rank is that of W Sigma W': eigenvalues
     above 1e-6 of the largest (or of `Loss.embedding_unit`, where even that is smaller) count. Each
-    count then is the rank of a minimum: with room for every mode, and without weight decay. Modes
-    are those of the alignments; what moves them is nan. Under normalisation what is lost without
-    want of room is lost to COMPETITION.
+    count then is the rank of a minimum: with room for every mode, and without weight decay.
+    CAPACITY is what that larger embedding learns, also where this one has room: VICReg's landscape
+    changes with k. Modes are those of the alignments; what moves them is nan. Under normalisation
+    what is lost without want of room is lost to COMPETITION.
 
     Examples
     --------

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import pyssl
-from pyssl import Collapse, ThresholdWarning
-from pyssl.testing import gaussian_views, random_moments
+from pyssl import Cause, Collapse, ThresholdWarning
+from pyssl.testing import gaussian_views, random_moments, random_spectrum
 
 Array = np.ndarray
 
@@ -294,3 +294,19 @@ def test_a_complete_collapse_has_no_dimensions() -> None:
     report = pyssl.classify(land)
     assert report.kind == pyssl.Collapse.COMPLETE
     assert (report.effective_rank, report.participation_ratio, report.stable_rank) == (0, 0, 0)
+
+
+def test_what_a_larger_embedding_learns_is_lost_to_capacity() -> None:
+    # VICReg's landscape changes with k: two units share one mode where four learn two
+    rng = np.random.default_rng(10)
+    moments = random_moments(random_spectrum(4, rng, positive=True), rng).centered()
+    loss = pyssl.VICReg(invariance=float(rng.uniform(5.0, 40.0)))
+    small, large = (pyssl.classify(loss.population(moments, k)) for k in (2, 4))
+    assert (small.rank, large.rank) == (1, 2)
+    assert list(small.modes.cause) == [
+        Cause.LEARNED,
+        Cause.CAPACITY,
+        Cause.AUGMENTATION,
+        Cause.AUGMENTATION,
+    ]
+    assert list(large.modes.cause[1:]) == [Cause.LEARNED, Cause.AUGMENTATION, Cause.AUGMENTATION]
