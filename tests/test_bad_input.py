@@ -370,6 +370,14 @@ DOORS += [
         X[0],
         ("None",),
     ),
+    Door("Augmentation.family", "second_moment", lambda a: NOISY.family(a)(), SIGMA),
+    Door(
+        "Augmentation.family",
+        "mean",
+        lambda a: NOISY.family(np.outer(X[0], X[0]) + SIGMA, a)(),
+        X[0],
+        ("None",),
+    ),
     Door("Augmentation.sample", "x", augment.Linear(W).sample, X, ("no rows",), keeps_float32=True),
     Door(
         "critical_strengths",
