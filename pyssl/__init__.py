@@ -57,10 +57,10 @@ from pyssl.verification import Verification, verify
 
 if TYPE_CHECKING:
     from pyssl import augment as augment
+    from pyssl._retention_table import RetentionTable as RetentionTable
+    from pyssl._retention_table import compare_retention as compare_retention
     from pyssl.estimator import LinearSSL as LinearSSL
-    from pyssl.imbalance import RetentionTable as RetentionTable
     from pyssl.imbalance import class_retention as class_retention
-    from pyssl.imbalance import compare_retention as compare_retention
     from pyssl.imbalance import critical_prior as critical_prior
     from pyssl.mixture import Mixture as Mixture
     from pyssl.mixture import long_tailed_priors as long_tailed_priors
@@ -145,9 +145,9 @@ _MODULES = "augment", "plots", "report"
 _LAZY = {
     "LinearSSL": "pyssl.estimator",
     "Mixture": "pyssl.mixture",
-    "RetentionTable": "pyssl.imbalance",
+    "RetentionTable": "pyssl._retention_table",
     "class_retention": "pyssl.imbalance",
-    "compare_retention": "pyssl.imbalance",
+    "compare_retention": "pyssl._retention_table",
     "critical_prior": "pyssl.imbalance",
     "long_tailed_priors": "pyssl.mixture",
     **{name: f"pyssl.{name}" for name in _MODULES},
