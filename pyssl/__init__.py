@@ -59,6 +59,8 @@ from pyssl.wells import WellTable
 
 if TYPE_CHECKING:
     from pyssl import augment as augment
+    from pyssl._retention_table import RetentionTable as RetentionTable
+    from pyssl._retention_table import compare_retention as compare_retention
     from pyssl.downstream import DownstreamRisk as DownstreamRisk
     from pyssl.downstream import downstream_risk as downstream_risk
     from pyssl.downstream import downstream_split as downstream_split
@@ -67,9 +69,7 @@ if TYPE_CHECKING:
     from pyssl.helpful import CollapseSetting as CollapseSetting
     from pyssl.helpful import HelpfulCollapse as HelpfulCollapse
     from pyssl.helpful import helpful_collapse as helpful_collapse
-    from pyssl.imbalance import RetentionTable as RetentionTable
     from pyssl.imbalance import class_retention as class_retention
-    from pyssl.imbalance import compare_retention as compare_retention
     from pyssl.imbalance import critical_prior as critical_prior
     from pyssl.mixture import Mixture as Mixture
     from pyssl.mixture import long_tailed_priors as long_tailed_priors
@@ -166,9 +166,9 @@ _LAZY = {
     "HelpfulCollapse": "pyssl.helpful",
     "LinearSSL": "pyssl.estimator",
     "Mixture": "pyssl.mixture",
-    "RetentionTable": "pyssl.imbalance",
+    "RetentionTable": "pyssl._retention_table",
     "class_retention": "pyssl.imbalance",
-    "compare_retention": "pyssl.imbalance",
+    "compare_retention": "pyssl._retention_table",
     "critical_prior": "pyssl.imbalance",
     "downstream_risk": "pyssl.downstream",
     "downstream_split": "pyssl.downstream",

@@ -9,7 +9,7 @@ import numpy as np
 
 from pyssl import _checks
 from pyssl._drawing import INK, axes
-from pyssl.imbalance import RetentionTable
+from pyssl._retention_table import RetentionTable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
