@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg.blas import dsyr, dsyrk
+from scipy.linalg.blas import dsyrk
 
 from pyssl import _checks, _core
 from pyssl._threads import get_num_threads
@@ -42,8 +42,8 @@ class Scatter:
             return
         delta = other.mean - self.mean
         self.matrix = self.matrix + other.matrix
-        if n:
-            self.matrix = dsyr(n * m / (n + m), delta, lower=1, a=self.matrix, overwrite_a=1)
+        if n:  # not by BLAS, whose threads would go on spinning beside those of the next chunk
+            self.matrix += np.outer((n * m / (n + m)) * delta, delta)
         self.mean = self.mean + delta * (m / (n + m))
         self.n = n + m
 
