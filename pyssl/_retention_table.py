@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pyssl import _checks
 from pyssl._pencil import Array, readonly
 from pyssl.augment._base import Augmentation, is_sequence
-from pyssl.imbalance import checked_threshold, retention_bounds
+from pyssl.imbalance import checked_threshold, retention_bounds, room
 from pyssl.loss import Loss
 from pyssl.losses import (
     BarlowTwins,
@@ -123,7 +123,7 @@ def compare_retention(
     aug: Augmentation | None = None,
     losses: Sequence[Loss] | None = None,
     *,
-    embedding_dim: int,
+    embedding_dim: int | None = None,
     weight_decay: float | Sequence[float] = 0.0,
     threshold: float = 0.5,
     centered: bool = False,
@@ -140,8 +140,8 @@ def compare_retention(
     losses : sequence of Loss, optional
         By default InfoNCE, InfoNCE with dot products, spectral contrastive, squared VICReg, Barlow
         Twins not normalised, NT-Xent and VICReg.
-    embedding_dim : int
-        k >= 1.
+    embedding_dim : int, optional
+        k >= 1; by default the dimension of the views, room for every mode.
     weight_decay : float or sequence of float, optional
         g >= 0: of all, or of each loss.
     threshold : float, optional
@@ -191,7 +191,7 @@ def compare_retention(
     _checks.instance("mix", mix, Mixture, "a pyssl.Mixture")
     acting = augmentation_for(aug, mix.dim)
     compared = _losses(losses)
-    k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
+    k = room(embedding_dim, mix, acting)
     decays = _decays(weight_decay, len(compared))
     level = checked_threshold(threshold)
     center = _checks.flag("centered", centered)

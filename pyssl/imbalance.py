@@ -25,6 +25,7 @@ __all__ = [
     "class_retention",
     "critical_prior",
     "retention_bounds",
+    "room",
 ]
 
 Floats = npt.NDArray[Any]
@@ -283,7 +284,7 @@ def critical_prior(
     aug: Augmentation | None,
     class_index: int,
     *,
-    embedding_dim: int,
+    embedding_dim: int | None = None,
     weight_decay: float = 0.0,
     threshold: float = 0.5,
     centered: bool = False,
@@ -304,8 +305,8 @@ def critical_prior(
         What makes the views; for None they are the data.
     class_index : int
         From 0 to C - 1.
-    embedding_dim : int
-        k >= 1.
+    embedding_dim : int, optional
+        k >= 1; by default the dimension of the views, room for every mode.
     weight_decay : float, optional
         g >= 0.
     threshold : float, optional
@@ -358,7 +359,7 @@ def critical_prior(
     _checks.instance("mix", mix, Mixture, "a pyssl.Mixture")
     acting = augmentation_for(aug, mix.dim)
     index = mix._index(class_index)
-    k = _checks.integer("embedding_dim", embedding_dim, minimum=1)
+    k = room(embedding_dim, mix, acting)
     g = _checks.real("weight_decay", weight_decay, minimum=0.0)
     level = checked_threshold(threshold)
     center = _checks.flag("centered", centered)
@@ -389,6 +390,13 @@ def critical_prior(
             return _bisected(lambda q: at(q)[0] >= level, lost, p, precision)
         lost = p
     return math.inf
+
+
+def room(embedding_dim: Any, mix: Mixture, aug: Augmentation) -> int:
+    """Return k, room for every mode where it is None."""
+    if embedding_dim is None:
+        return mix.dim if aug.output_dim is None else aug.output_dim
+    return _checks.integer("embedding_dim", embedding_dim, minimum=1)
 
 
 def _bisected(keeps: Any, lost: float, kept: float, precision: float) -> float:

@@ -622,3 +622,13 @@ def test_by_capacity_barlow_twins_keeps_another_class_from_every_start():
     ]
     assert len({tuple(kept) for kept in ordered}) == 1
     assert ordered[0].tolist() == sorted(ordered[0].tolist(), reverse=True)
+
+
+def test_by_default_there_is_room_for_every_mode() -> None:
+    mix = pyssl.Mixture([0.9, 0.1], [[0.0, 0.0], [0.0, 3.0]], np.diag([2.0, 0.1]))
+    wide = pyssl.augment.Linear(np.eye(3, 2)) | pyssl.augment.Noise(1.0)
+    loss = pyssl.InfoNCE()
+    for aug, k in ((pyssl.augment.Noise(1.0), 2), (None, 2), (wide, 3)):
+        assert pyssl.compare_retention(mix, aug, [loss], weight_decay=1.0).embedding_dim == k
+        given = pyssl.critical_prior(loss, mix, aug, 1, embedding_dim=k, weight_decay=1.0)
+        assert pyssl.critical_prior(loss, mix, aug, 1, weight_decay=1.0) == given
