@@ -19,7 +19,7 @@ from pyssl.numerical import NumericalLandscape
 from pyssl.population import PopulationLandscape
 
 if TYPE_CHECKING:
-    from pyssl.losses import VICReg
+    from pyssl.redundancy_losses import VICReg
 
 __all__ = ["VICRegLandscape"]
 

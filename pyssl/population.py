@@ -16,7 +16,7 @@ from pyssl.moments import Moments
 from pyssl.numerical import NumericalLandscape
 
 if TYPE_CHECKING:
-    from pyssl.losses import BarlowTwins
+    from pyssl.redundancy_losses import BarlowTwins
 
 __all__ = ["BarlowTwinsLandscape", "NormalizedBarlowTwinsLandscape", "PopulationLandscape"]
 
