@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
-from pyssl._pencil import Array, Metric, descending, diagonalise, readonly
+from pyssl._pencil import Array, Metric, descending, diagonalise, rank_tolerance, readonly
 from pyssl.augment._base import Augmentation
 from pyssl.loss import Loss
 from pyssl.moments import Moments
@@ -113,7 +113,9 @@ def _margins(loss: Loss, m: Moments, g: float) -> Array:
     """Return numbers (d,) that are positive where the j-th mode is learned; nan for unknown."""
     _, land = loss.sharpest(m, m.dim, g)
     if isinstance(land, SpectralLandscape):
-        margins: Array = land._signal_spectrum - 0.5 * g - land._tolerance
+        # where A and C cancel, what is left has the rounding of both
+        rounding = rank_tolerance(m.dim, m._eps, float(np.linalg.norm(_of_augmentation(loss, m))))
+        margins: Array = land._signal_spectrum - 0.5 * g - land._tolerance - rounding
         return margins
     if isinstance(land, NTXentLandscape) and not m.mean.any():
         land = loss.effective(m, m.dim, g)  # whose modes have critical temperatures
@@ -136,13 +138,7 @@ def of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array
     _, land = loss.sharpest(clean, clean.dim, g)
     if not isinstance(land, SpectralLandscape):
         return None
-    c = augmented.augmentation_covariance
-    nothing = np.zeros_like(c)
-    alone = Moments._trusted(c, nothing, c, np.zeros(len(c)), None, augmented._eps)
-    # B is linear in A and C
-    _, of_c = loss.sharpest(alone, clean.dim, 0.0)
-    assert isinstance(of_c, SpectralLandscape)
-    b0, b1 = land.B, -of_c._signal
+    b0, b1 = land.B, -_of_augmentation(loss, augmented)
     metric = Metric.of(b1, clean._eps)
     if metric.spectrum[-1] < -land._tolerance:
         if metric.spectrum[0] > land._tolerance:
@@ -161,8 +157,18 @@ def of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array
     result = np.zeros(len(b0))
     kept = int(np.count_nonzero(curvature > 0.0))
     result[:kept] = np.inf
-    result[kept : kept + metric.rank] = np.maximum(theta[::-1], 0.0)
+    result[kept : kept + metric.rank] = theta[::-1]
+    result[np.count_nonzero(descending(b0) > land._tolerance) :] = 0.0
     return result
+
+
+def _of_augmentation(loss: Loss, m: Moments) -> Array:
+    """Return what C alone adds to the B of a spectral landscape, which is linear in A and C."""
+    c = m.augmentation_covariance
+    alone = Moments._trusted(c, np.zeros_like(c), c, np.zeros(len(c)), None, m._eps)
+    _, land = loss.sharpest(alone, m.dim, 0.0)
+    assert isinstance(land, SpectralLandscape)
+    return land._signal
 
 
 def _by_search(margins: Callable[[float], Array], limit: float) -> Array:
@@ -181,7 +187,8 @@ def _by_search(margins: Callable[[float], Array], limit: float) -> Array:
             break
         after = margins(high)
         for j in np.flatnonzero(open_ & (after <= 0.0)):
+            # a margin that stays at 0 has been lost before: no such point is taken for the root
             result[j] = brentq(
-                lambda s, j=j: margins(s)[j], low, high, xtol=1e-300, rtol=_ROOT_RTOL
+                lambda s, j=j: margins(s)[j] or -1.0, low, high, xtol=1e-300, rtol=_ROOT_RTOL
             )
     return result
