@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl import _checks
-from pyssl._pencil import Array, Metric, descending, diagonalise, rank_tolerance, readonly
+from pyssl._pencil import Array, Metric, descending, diagonalise, readonly
 from pyssl.augment._base import Augmentation
 from pyssl.loss import Loss
 from pyssl.moments import Moments
@@ -113,9 +113,7 @@ def _margins(loss: Loss, m: Moments, g: float) -> Array:
     """Return numbers (d,) that are positive where the j-th mode is learned; nan for unknown."""
     _, land = loss.sharpest(m, m.dim, g)
     if isinstance(land, SpectralLandscape):
-        # where A and C cancel, what is left has the rounding of both
-        rounding = rank_tolerance(m.dim, m._eps, float(np.linalg.norm(_of_augmentation(loss, m))))
-        margins: Array = land._signal_spectrum - 0.5 * g - land._tolerance - rounding
+        margins: Array = land._signal_spectrum - 0.5 * g - land._tolerance
         return margins
     if isinstance(land, NTXentLandscape) and not m.mean.any():
         land = loss.effective(m, m.dim, g)  # whose modes have critical temperatures
@@ -138,7 +136,13 @@ def of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array
     _, land = loss.sharpest(clean, clean.dim, g)
     if not isinstance(land, SpectralLandscape):
         return None
-    b0, b1 = land.B, -_of_augmentation(loss, augmented)
+    c = augmented.augmentation_covariance
+    nothing = np.zeros_like(c)
+    alone = Moments._trusted(c, nothing, c, np.zeros(len(c)), None, augmented._eps)
+    # B is linear in A and C
+    _, of_c = loss.sharpest(alone, clean.dim, 0.0)
+    assert isinstance(of_c, SpectralLandscape)
+    b0, b1 = land.B, -of_c._signal
     metric = Metric.of(b1, clean._eps)
     if metric.spectrum[-1] < -land._tolerance:
         if metric.spectrum[0] > land._tolerance:
@@ -157,24 +161,13 @@ def of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array
     result = np.zeros(len(b0))
     kept = int(np.count_nonzero(curvature > 0.0))
     result[:kept] = np.inf
-    result[kept : kept + metric.rank] = theta[::-1]
+    result[kept : kept + metric.rank] = np.maximum(theta[::-1], 0.0)
     result[np.count_nonzero(descending(b0) > land._tolerance) :] = 0.0
     return result
 
 
-def _of_augmentation(loss: Loss, m: Moments) -> Array:
-    """Return what C alone adds to the B of a spectral landscape, which is linear in A and C."""
-    c = m.augmentation_covariance
-    alone = Moments._trusted(c, np.zeros_like(c), c, np.zeros(len(c)), None, m._eps)
-    _, land = loss.sharpest(alone, m.dim, 0.0)
-    assert isinstance(land, SpectralLandscape)
-    return land._signal
-
-
 def _by_search(margins: Callable[[float], Array], limit: float) -> Array:
     """Return the first root of each margin (d,) in the strength."""
-    from scipy.optimize import brentq  # slow to import
-
     octaves = max(math.log2(limit / _SMALLEST), 0.0)
     steps = math.ceil(octaves * _STEPS_PER_OCTAVE)
     grid = [0.0, *(limit * 2.0 ** (-step / _STEPS_PER_OCTAVE) for step in range(steps, -1, -1))]
@@ -187,8 +180,24 @@ def _by_search(margins: Callable[[float], Array], limit: float) -> Array:
             break
         after = margins(high)
         for j in np.flatnonzero(open_ & (after <= 0.0)):
-            # a margin that stays at 0 has been lost before: no such point is taken for the root
-            result[j] = brentq(
-                lambda s, j=j: margins(s)[j] or -1.0, low, high, xtol=1e-300, rtol=_ROOT_RTOL
-            )
+            result[j] = _root(margins, int(j), low, high)
     return result
+
+
+def _root(margins: Callable[[float], Array], j: int, low: float, high: float) -> float:
+    """Return where the j-th margin ceases to be positive."""
+    from scipy.optimize import brentq  # slow to import
+
+    def margin(s: float) -> float:
+        return float(margins(s)[j])
+
+    root = brentq(
+        lambda s: margin(s) or -1.0, low, high, xtol=1e-300, rtol=_ROOT_RTOL, maxiter=30, disp=False
+    )
+    if margin((1.0 - 2.0 * _ROOT_RTOL) * root) > 0.0 >= margin((1.0 + 2.0 * _ROOT_RTOL) * root):
+        return float(root)
+    # a margin that stays near 0, where modes have been lost, has no slope to follow
+    while high - low > _ROOT_RTOL * high:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if margin(middle) > 0.0 else (low, middle)
+    return high
