@@ -635,6 +635,12 @@ class MomentAccumulator:
         eps = float(np.finfo(np.float64).eps)
         return Moments._trusted(sigma, mean_scatter - 0.5 * c, c, self._means.mean.copy(), n, eps)
 
+    def __copy__(self) -> MomentAccumulator:
+        # what is accumulated is changed in place: a copy must not share it
+        result = MomentAccumulator(self.dim)
+        result.merge(self)
+        return result
+
     def __repr__(self) -> str:
         return f"MomentAccumulator(dim={self.dim}, n_samples={self.n_samples})"
 
