@@ -318,11 +318,10 @@ class Evaluator:
         inside = int(np.count_nonzero(land._modes.signature > 0.0))
         spectrum = land._signal_spectrum
         bare = getattr(land, "_inner", land)  # a bias that the loss does not see
-        finite = spectrum[np.isfinite(spectrum)]
         return Cell(
             land=bare,
             spectrum=spectrum,
-            norm=float(np.abs(finite).max(initial=0.0)),
+            norm=land._terms,
             rounding=bare.dim * bare._eps,
             inside=inside,
             diverging=land._modes.unattained,

@@ -136,11 +136,14 @@ def counts(a, c, eps, of, beta, own, tau, half, strength, invariance, positive, 
         m = of[point]
         if point == 0 or _changes(point, of, strength, invariance):
             s, gain = strength[point], (1.0 - invariance[point]) * strength[point]
-            norm, scale, varied = 0.0, 0.0, 0
+            norm, taken, scale, varied = 0.0, 0.0, 0.0, 0
             for j in range(dim):
                 signal[j] = beta * (a[m, j] + gain * c[m, j])
                 norm = max(norm, abs(signal[j]))
+                taken += c[m, j] ** 2
                 scale = max(scale, abs(a[m, j]) if own else a[m, j] + s * c[m, j])
+            if gain != 0.0:  # where A and C cancel, the rounding of both is left
+                norm += beta * invariance[point] * s * np.sqrt(taken)
             flat = dim * eps[m] * scale
             for j in range(dim):
                 varied += (a[m, j] if own else a[m, j] + s * c[m, j]) > flat

@@ -485,9 +485,10 @@ class MomentAccumulator:
     """Moments of a stream of pairs, chunk by chunk, in memory O(d^2).
 
     Chunks may be of any length and come in any order; accumulators filled by different processes
-    merge (they pickle). The result does not depend on the chunking beyond rounding, and neither a
-    large mean nor a weak augmentation costs digits: moments are kept centred and merged by Chan's
-    formula, and the augmentation covariance comes from the differences x - x+.
+    merge (they pickle). The result does not depend on the chunking beyond rounding: moments are
+    kept centred and merged by Chan's formula, so that a mean of m standard deviations costs the
+    covariance no more than m eps, and the augmentation covariance comes from the differences
+    x - x+, so that a weak augmentation costs it nothing.
 
     Parameters
     ----------
@@ -634,6 +635,12 @@ class MomentAccumulator:
         _checks.magnitude("the covariance of the views", sigma)
         eps = float(np.finfo(np.float64).eps)
         return Moments._trusted(sigma, mean_scatter - 0.5 * c, c, self._means.mean.copy(), n, eps)
+
+    def __copy__(self) -> MomentAccumulator:
+        # what is accumulated is changed in place: a copy must not share it
+        result = MomentAccumulator(self.dim)
+        result.merge(self)
+        return result
 
     def __repr__(self) -> str:
         return f"MomentAccumulator(dim={self.dim}, n_samples={self.n_samples})"

@@ -225,9 +225,16 @@ class SpectralLandscape(SpectralEvaluation):
 
     def _zero(self, weight_decay: float) -> float:
         """Return what counts as zero among the eigenvalues of B (theory 2.2)."""
+        return rank_tolerance(self.dim, self._eps, self._terms + 0.5 * weight_decay)
+
+    @cached_property
+    def _terms(self) -> float:
+        """The norm that the rounding of B is relative to: where A and C cancel, also that of C."""
         finite = self._signal_spectrum[np.isfinite(self._signal_spectrum)]
-        norm = float(np.abs(finite).max(initial=0.0))
-        return rank_tolerance(self.dim, self._eps, norm + 0.5 * weight_decay)
+        norm, split = float(np.abs(finite).max(initial=0.0)), self._split
+        if split is None or not split.cancels or split.augmentation is None:
+            return norm
+        return norm + float(np.linalg.norm(split.augmentation))
 
     @property
     def _tolerance(self) -> float:

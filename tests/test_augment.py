@@ -462,6 +462,26 @@ def test_modes_are_lost_at_their_critical_strengths(loss, aug, g):
         assert counted(loss, aug, SECOND, s, g) == np.count_nonzero(critical > s), s
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_critical_strengths_where_the_data_do_not_vary(seed):
+    # beyond 1/(0.5 * 0.3) B is negative, and its null space is what rounding leaves
+    factor = np.random.default_rng(seed).normal(size=(4, 2))
+    got = critical_strengths(pyssl.SquaredVICReg(1.5), Scale(1.0, 0.3), factor @ factor.T)
+    np.testing.assert_allclose(got, [20 / 3, 20 / 3, 0.0, 0.0], rtol=1e-10)
+    noise = np.random.default_rng(seed).normal(size=4)
+    got = critical_strengths(pyssl.SquaredVICReg(1.5), Noise(np.eye(4)), np.outer(noise, noise))
+    np.testing.assert_allclose(got, [2.0 * noise @ noise, 0.0, 0.0, 0.0], rtol=1e-12, atol=0.0)
+
+
+def test_critical_strengths_where_nothing_is_left():
+    # from s * 0.3 = 1/2 and 1 on the mean map is 0: the last margin stays there
+    got = critical_strengths(pyssl.SpectralContrastive(), Reflection([1.0], 0.3), [[1.0]])
+    np.testing.assert_allclose(got, 5 / 3, rtol=1e-6)  # where it is 0 twice
+    signs = Group([np.eye(2), -np.eye(2)], 0.3)
+    got = critical_strengths(pyssl.InfoNCE(), signs, np.diag([4.0, 1.0]))
+    np.testing.assert_allclose(got, 10 / 3, rtol=1e-6)
+
+
 def test_critical_strengths_in_closed_form():
     data = np.diag(SPECTRUM)
     # lost where p^(2s) a = g tau/2

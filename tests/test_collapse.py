@@ -496,3 +496,18 @@ def test_constant_data_print_what_they_lack():
     report = pyssl.classify(pyssl.InfoNCE().population(pyssl.Moments(*np.zeros((2, 2, 2))), 2))
     assert report.kind == pyssl.Collapse.COMPLETE
     assert "complete collapse: there is no variation to learn, weight decay 0" in str(report)
+
+
+@pytest.mark.parametrize("excess", [1.01, 1.1])
+def test_what_rounding_leaves_where_augmentation_cancels_the_signal_is_not_learned(excess):
+    # B = 2 (1 - excess) A <= 0, of low rank: its null space has the rounding of A, not of B
+    loss, kinds = pyssl.SquaredVICReg(1.5), []
+    for seed in range(40):
+        factor = np.random.default_rng(seed).normal(size=(5, 1 + seed % 4))
+        a = factor @ factor.T
+        c = 2.0 * excess * a
+        m = pyssl.Moments(a + c, a, augmentation_covariance=c)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pyssl.ThresholdWarning)
+            kinds.append(pyssl.classify(loss.population(m, 5)).kind)
+    assert set(kinds) == {Collapse.COMPLETE}

@@ -311,7 +311,7 @@ def test_processes():
     assert_same(total.moments(), Moments.from_views(x, x_plus), rtol=1e-11)
 
 
-@pytest.mark.parametrize("duplicate", [pickled, copy.deepcopy])
+@pytest.mark.parametrize("duplicate", [pickled, copy.copy, copy.deepcopy])
 def test_a_copied_accumulator_goes_on_by_itself(duplicate):
     x, x_plus = views()
     accumulator = MomentAccumulator(4)

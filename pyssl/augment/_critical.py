@@ -162,13 +162,12 @@ def of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array
     kept = int(np.count_nonzero(curvature > 0.0))
     result[:kept] = np.inf
     result[kept : kept + metric.rank] = np.maximum(theta[::-1], 0.0)
+    result[np.count_nonzero(descending(b0) > land._tolerance) :] = 0.0
     return result
 
 
 def _by_search(margins: Callable[[float], Array], limit: float) -> Array:
     """Return the first root of each margin (d,) in the strength."""
-    from scipy.optimize import brentq  # slow to import
-
     octaves = max(math.log2(limit / _SMALLEST), 0.0)
     steps = math.ceil(octaves * _STEPS_PER_OCTAVE)
     grid = [0.0, *(limit * 2.0 ** (-step / _STEPS_PER_OCTAVE) for step in range(steps, -1, -1))]
@@ -181,7 +180,24 @@ def _by_search(margins: Callable[[float], Array], limit: float) -> Array:
             break
         after = margins(high)
         for j in np.flatnonzero(open_ & (after <= 0.0)):
-            result[j] = brentq(
-                lambda s, j=j: margins(s)[j], low, high, xtol=1e-300, rtol=_ROOT_RTOL
-            )
+            result[j] = _root(margins, int(j), low, high)
     return result
+
+
+def _root(margins: Callable[[float], Array], j: int, low: float, high: float) -> float:
+    """Return where the j-th margin ceases to be positive."""
+    from scipy.optimize import brentq  # slow to import
+
+    def margin(s: float) -> float:
+        return float(margins(s)[j])
+
+    root = brentq(
+        lambda s: margin(s) or -1.0, low, high, xtol=1e-300, rtol=_ROOT_RTOL, maxiter=30, disp=False
+    )
+    if margin((1.0 - 2.0 * _ROOT_RTOL) * root) > 0.0 >= margin((1.0 + 2.0 * _ROOT_RTOL) * root):
+        return float(root)
+    # a margin that stays near 0, where modes have been lost, has no slope to follow
+    while high - low > _ROOT_RTOL * high:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if margin(middle) > 0.0 else (low, middle)
+    return high
