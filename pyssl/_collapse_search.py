@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl._pencil import Array, quadratic_forms
-from pyssl._ridge import Features, tuned
+from pyssl._ridge import Features, embedded, tuned
 from pyssl.loss import Loss
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape
@@ -121,7 +121,8 @@ class Search:
 
     def risks(self, weights: Array) -> tuple[Array, Array]:
         """Return the error with the best ridge, and that ridge, of a batch (N, k, d)."""
-        features = Features.of(weights @ self.root, self.target, float(np.finfo(np.float64).eps))
+        eps = float(np.finfo(np.float64).eps)
+        features = Features.of(embedded(weights, self.root, eps), self.target, eps)
         best = tuned(features, np.array(float(self.n_samples)), np.array(self.noise))
         with np.errstate(over="ignore"):
             return best.risk, best.ridge * features.unit * features.unit
