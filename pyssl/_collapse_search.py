@@ -28,6 +28,8 @@ _GAIN = 1e-9
 _FRONT = 8
 # Settings between two thresholds, how far they stay from both, and how often the best is refined.
 _STEPS, _MARGIN, _ROUNDS = 4, 1.0 / 64.0, 4
+# Thresholds that differ by less, relative to the largest, differ by rounding.
+_TIED = 1e-12
 # How far beyond the last threshold a strength is looked for.
 _REACH = 4.0
 
@@ -246,13 +248,15 @@ class Search:
         pairs = [(float(ends[rank + 1]), float(ends[rank])) for rank in range(min(k, count) + 1)]
         if count > k:  # so many are learned here too: those that there is room for
             pairs.append((0.0, float(thresholds[k])))
+        same = _TIED * float(thresholds.max(initial=0.0))
         places: list[tuple[float, Interval]] = []
         for low, high in pairs:
-            if low >= high:
+            here = low <= present < high
+            if high <= low or (high - low <= same and not here):  # ties are one threshold
                 continue
             top = high if np.isfinite(high) else max(_REACH * low, _REACH)
             values = low + (top - low) * np.linspace(_MARGIN, 1.0 - _MARGIN, _STEPS)
-            if low <= present < high:
+            if here:
                 values = np.append(present, values)
             places += [(float(value), (low, high)) for value in values]
         return _merged(self._tried(at, places))

@@ -186,6 +186,26 @@ def test_tied_modes_are_those_that_decay_takes_singly():
     assert found.weight_decay.overlap == pytest.approx(1.0)
 
 
+def test_thresholds_that_tie_are_one():
+    rng = np.random.default_rng(0)
+    frame, _ = np.linalg.qr(rng.standard_normal((5, 5)))
+    A = frame @ frame.T  # the identity, but for rounding
+    factor = rng.standard_normal((5, 5))
+    moments = pyssl.Moments(A + factor @ factor.T / 5, A)
+    found = pyssl.helpful_collapse(moments, rng.standard_normal(5), 4, noise=10.0)
+    nothing, everything = found.weight_decays
+    assert (nothing.kept, everything.kept) == ((), (0, 1, 2, 3, 4))
+    assert nothing.interval == pytest.approx((4.0, np.inf))
+    assert everything.interval == pytest.approx((0.0, 4.0))
+
+
+def test_no_decay_is_tried_however_weak_a_mode():
+    moments = pyssl.Moments(np.diag([2.0, 1e-13]), np.diag([1.0, 1e-14]))
+    found = pyssl.helpful_collapse(moments, [0.0, 1e7], 10, noise=1e-3)
+    assert found.best_weight_decay.kept == (0, 1)
+    assert found.best_weight_decay.risk <= found.risk_of_everything
+
+
 def test_modes_without_room_may_come_in_under_decay():
     # one dimension: without decay the better aligned input, with some the stronger one
     moments = pyssl.Moments(np.diag([4.0, 0.25]), np.diag([2.0, 0.2]))
