@@ -139,7 +139,8 @@ class Search:
             return _named(self._lowest(masks)[0]), True
         everything = np.ones(count, dtype=bool)
         known = np.stack([everything, *(_mask(kept, count) for kept in candidates)])
-        ends = [self._descended(start) for start in (self._lowest(known)[0], everything)]
+        starts = self._lowest(known)[0], everything, ~everything
+        ends = [self._descended(start) for start in starts]
         return _named(self._lowest(np.stack(ends))[0]), False
 
     def _lowest(self, masks: Masks) -> tuple[Masks, float]:

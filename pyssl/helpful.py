@@ -204,8 +204,8 @@ def helpful_collapse(
     Source: theory 8. The embedding is that of the minimum without weight decay, and of every subset
     of its modes at their amplitudes there; each has its ridge tuned. All subsets are tried for up
     to 10 modes. Beyond, those that a weight decay or an augmentation strength leaves, and from the
-    best of them and from all modes a descent that drops or takes back one mode at a time. To keep
-    everything is always among them.
+    best of them, from all modes and from none a descent that drops or takes back one mode at a
+    time. To keep everything is always among them.
 
     A weight decay takes modes in the order of 2 v'B v/|v|^2 (theory 5), and shrinks those it
     leaves; augmentation A + s C, where the loss's thresholds depend on C, in an order of its own.

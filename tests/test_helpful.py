@@ -103,6 +103,19 @@ def test_the_descent_finds_what_trying_everything_finds(seed, monkeypatch):
     assert descended.risk <= everything.risk_of_everything
 
 
+def test_the_descent_begins_from_nothing_too(monkeypatch):
+    # from all modes, and from those that settings leave, it ends 3% above the best
+    rng = np.random.default_rng(192)
+    spectrum = np.exp(-rng.random(8))
+    beta = rng.standard_normal(8) * (rng.random(8) < 0.5)
+    factor = rng.standard_normal((8, 8))
+    moments = pyssl.Moments(np.diag(spectrum) + factor @ factor.T / 16, np.diag(spectrum))
+    everything = pyssl.helpful_collapse(moments, beta, 5, noise=0.1)
+    monkeypatch.setattr(_collapse_search, "_MOST_ENUMERATED", 0)
+    descended = pyssl.helpful_collapse(moments, beta, 5, noise=0.1)
+    assert descended.kept == everything.kept == (1, 2, 6, 7)
+
+
 def test_there_is_no_general_sign():
     moments = diagonal([0.9, 0.5, 0.1])
     # the target in the strong mode: the others are noise to it
