@@ -219,6 +219,24 @@ def test_no_decay_is_tried_however_weak_a_mode():
     assert found.best_weight_decay.risk <= found.risk_of_everything
 
 
+def test_the_weights_kept_have_the_risk_that_is_said():
+    # rows of the landscape's own minimum do not: all its modes tie, and are turned otherwise
+    rng = np.random.default_rng(1)
+    frame, _ = np.linalg.qr(rng.standard_normal((6, 6)))
+    root = rng.standard_normal((6, 12)) / np.sqrt(12)
+    moments = pyssl.Moments(frame @ frame.T + root @ root.T, frame @ frame.T)
+    beta = rng.standard_normal(6) * [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    loss = pyssl.BarlowTwins(1.0, normalize=False)
+    found = pyssl.helpful_collapse(moments, beta, 9, loss=loss, noise=0.5)
+    assert found.helps
+    for weights, expected in (
+        (found.weights, found.risk_of_everything),
+        (found.weights[list(found.kept)], found.risk),
+    ):
+        arguments = weights, moments.cross_covariance, beta, 9, 0.5, "optimal"
+        assert pyssl.downstream_risk(*arguments) == pytest.approx(expected, rel=1e-9)
+
+
 def test_modes_without_room_may_come_in_under_decay():
     # one dimension: without decay the better aligned input, with some the stronger one
     moments = pyssl.Moments(np.diag([4.0, 0.25]), np.diag([2.0, 0.2]))
