@@ -140,8 +140,8 @@ def choices(d: int, runs: int, *, quick: bool) -> Iterator[Choice]:
         moments = pyssl.Moments(probe.covariance + level * root @ root.T, probe.covariance)
         n = round(share * d)
         found = pyssl.helpful_collapse(moments, probe.target, n, loss=loss, noise=noise)
-        W = loss.sharpest(moments, d)[1].minimum().weights
-        kept = W * np.isin(np.arange(d), found.kept)[:, None]
+        W = found.weights
+        kept = W * np.isin(np.arange(len(W)), found.kept)[:, None]
         risks = [
             simulated_risk(
                 Probe("", weights, probe.covariance, probe.target), n, noise, ridge, runs, rng

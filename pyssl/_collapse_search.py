@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl._pencil import Array, quadratic_forms
-from pyssl._ridge import Features, tuned
+from pyssl._ridge import Features, embedded, tuned
 from pyssl.loss import Loss
 from pyssl.moments import Moments
 from pyssl.spectral import SpectralLandscape
@@ -28,6 +28,8 @@ _GAIN = 1e-9
 _FRONT = 8
 # Settings between two thresholds, how far they stay from both, and how often the best is refined.
 _STEPS, _MARGIN, _ROUNDS = 4, 1.0 / 64.0, 4
+# Thresholds that differ by less, relative to the largest, differ by rounding.
+_TIED = 1e-12
 # How far beyond the last threshold a strength is looked for.
 _REACH = 4.0
 
@@ -121,7 +123,8 @@ class Search:
 
     def risks(self, weights: Array) -> tuple[Array, Array]:
         """Return the error with the best ridge, and that ridge, of a batch (N, k, d)."""
-        features = Features.of(weights @ self.root, self.target, float(np.finfo(np.float64).eps))
+        eps = float(np.finfo(np.float64).eps)
+        features = Features.of(embedded(weights, self.root, eps), self.target, eps)
         best = tuned(features, np.array(float(self.n_samples)), np.array(self.noise))
         with np.errstate(over="ignore"):
             return best.risk, best.ridge * features.unit * features.unit
@@ -136,7 +139,8 @@ class Search:
             return _named(self._lowest(masks)[0]), True
         everything = np.ones(count, dtype=bool)
         known = np.stack([everything, *(_mask(kept, count) for kept in candidates)])
-        ends = [self._descended(start) for start in (self._lowest(known)[0], everything)]
+        starts = self._lowest(known)[0], everything, ~everything
+        ends = [self._descended(start) for start in starts]
         return _named(self._lowest(np.stack(ends))[0]), False
 
     def _lowest(self, masks: Masks) -> tuple[Masks, float]:
@@ -245,13 +249,15 @@ class Search:
         pairs = [(float(ends[rank + 1]), float(ends[rank])) for rank in range(min(k, count) + 1)]
         if count > k:  # so many are learned here too: those that there is room for
             pairs.append((0.0, float(thresholds[k])))
+        same = _TIED * float(thresholds.max(initial=0.0))
         places: list[tuple[float, Interval]] = []
         for low, high in pairs:
-            if low >= high:
+            here = low <= present < high
+            if high <= low or (high - low <= same and not here):  # ties are one threshold
                 continue
             top = high if np.isfinite(high) else max(_REACH * low, _REACH)
             values = low + (top - low) * np.linspace(_MARGIN, 1.0 - _MARGIN, _STEPS)
-            if low <= present < high:
+            if here:
                 values = np.append(present, values)
             places += [(float(value), (low, high)) for value in values]
         return _merged(self._tried(at, places))

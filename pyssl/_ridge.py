@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pyssl._pencil import Array
 
-__all__ = ["Features", "Regression", "tuned", "with_ridge"]
+__all__ = ["Features", "Regression", "embedded", "tuned", "with_ridge"]
 
 Floats = npt.NDArray[Any]
 
@@ -97,6 +97,32 @@ class Features:
         with np.errstate(over="ignore", under="ignore"):
             relative = ridge / self.unit / self.unit
         return np.where(ridge > 0.0, np.maximum(relative, _LEAST_RIDGE), 0.0)
+
+
+def embedded(weights: Array, root: Array, eps: float) -> Array:
+    """Return the features W R (..., k, r) of white data, without rows that are rounding alone.
+
+    Those are the rows of W in the null space of the covariance R R': nothing varies along them, but
+    their products with R are not exactly zero, and a regression would take them for features that
+    know the target.
+
+    Parameters
+    ----------
+    weights : (..., k, d)
+    root : (d, r) with orthogonal columns.
+    eps : of the entries of `weights`.
+    """
+    factor = np.asarray(weights @ root)
+    d, r = root.shape
+    if r in (0, d):
+        return factor
+    spread = np.linalg.norm(root, axis=0)
+    # rounding turns an axis of variance s towards the null space by about eps s_1/s
+    turned = _EPS * spread.max() ** 2 / spread
+    lengths = np.linalg.norm(weights, axis=-1)
+    floor = d * (eps * (np.abs(weights) @ np.abs(root)) + lengths[..., None] * turned)
+    nothing = (np.abs(factor) <= floor).all(axis=-1)
+    return np.where(nothing[..., None], 0.0, factor)
 
 
 @dataclass(frozen=True, eq=False)

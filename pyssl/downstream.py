@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._pencil import Array, Metric, readonly
-from pyssl._ridge import Features, Regression, tuned, with_ridge
+from pyssl._ridge import Features, Regression, embedded, tuned, with_ridge
 
 __all__ = ["DownstreamRisk", "downstream_risk", "downstream_split", "optimal_ridge"]
 
@@ -377,7 +377,8 @@ def _features(W: Any, covariance: Any, target: Any) -> tuple[Features, Any]:
         )
     _checks.squarable("W", weights)
     eps = float(np.finfo(weights.dtype).eps)
-    return Features.of(weights.astype(np.float64) @ root, beta, eps), weights.dtype
+    factor = embedded(weights.astype(np.float64), root, eps)
+    return Features.of(factor, beta, eps), weights.dtype
 
 
 def _samples(value: Any) -> Array:

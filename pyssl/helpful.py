@@ -50,8 +50,11 @@ class HelpfulCollapse:
         The settings of least error, whatever they keep; None for a strength that takes no mode.
     weight_decays : tuple of CollapseSetting
         The best for every number of modes that some weight decay leaves, from none on.
+    weights : (r, d) ndarray
+        Of the r modes that the minimum without decay learns, a row each: ``weights[list(kept)]`` is
+        the embedding to use. Of tied modes rows of the landscape's minimum may be others.
     eigenvalues, alignments, amplitudes : (r,) ndarray
-        Of the r modes that the minimum without decay learns.
+        Of these modes.
     critical_weight_decays : (r,) ndarray
         2 v'B v/|v|^2: the weight decay from which on each is lost, where it does not turn before.
     target_shares : (r,) ndarray
@@ -87,6 +90,7 @@ class HelpfulCollapse:
     augmentation_strength: CollapseSetting | None
     best_augmentation_strength: CollapseSetting | None
     weight_decays: tuple[CollapseSetting, ...]
+    weights: Array
     eigenvalues: Array
     alignments: Array
     amplitudes: Array
@@ -204,8 +208,8 @@ def helpful_collapse(
     Source: theory 8. The embedding is that of the minimum without weight decay, and of every subset
     of its modes at their amplitudes there; each has its ridge tuned. All subsets are tried for up
     to 10 modes. Beyond, those that a weight decay or an augmentation strength leaves, and from the
-    best of them and from all modes a descent that drops or takes back one mode at a time. To keep
-    everything is always among them.
+    best of them, from all modes and from none a descent that drops or takes back one mode at a
+    time. To keep everything is always among them.
 
     A weight decay takes modes in the order of 2 v'B v/|v|^2 (theory 5), and shrinks those it
     leaves; augmentation A + s C, where the loss's thresholds depend on C, in an order of its own.
@@ -289,6 +293,7 @@ def _solved(search: Search) -> HelpfulCollapse:
         augmentation_strength=strength,
         best_augmentation_strength=lowest_strength,
         weight_decays=tuple(by_count[size] for size in sorted(by_count)),
+        weights=readonly(weights.copy()),
         eigenvalues=readonly(search.base.eigenvalues[:count].copy()),
         alignments=readonly(search.base.alignments()[:count].copy()),
         amplitudes=readonly(search.base.minimum().amplitudes[:count].copy()),

@@ -342,9 +342,10 @@ def critical_prior(
     -----
     Source: theory 7. p(1 - p) has two roots; this is the smaller one. Priors from `smallest` to 1/2
     are looked at four to a decade, then a few beyond; between the last one lost and the first one
-    kept the crossing is bisected, for retention may jump there. That makes some 40 minima: fast in
-    closed form, but a loss without one (VICReg, normalised Barlow Twins) is minimised as often, so
-    give it a larger `tolerance`.
+    kept the crossing is bisected, for retention may jump there. Where a class is kept only between
+    two of these priors, as may be where modes cross, that goes unseen. That makes some 40 minima:
+    fast in closed form, but a loss without one (VICReg, normalised Barlow Twins) is minimised as
+    often, so give it a larger `tolerance`.
 
     Examples
     --------

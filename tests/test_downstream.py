@@ -126,6 +126,33 @@ def test_complete_collapse_leaves_all_of_the_target(W, ridge):
     np.testing.assert_allclose(risk, np.full(3, 5.25), rtol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_rows_in_the_null_space_of_the_covariance_are_nothing(dtype):
+    rng = np.random.default_rng(0)
+    factor = rng.standard_normal((3, 2)) * [1.0, 1e-3]
+    covariance, target = factor @ factor.T, np.array([1.0, 0.5, 0.2])
+    power = target @ covariance @ target
+    nowhere = np.linalg.svd(factor.T)[2][2:].astype(dtype)
+    risk = pyssl.downstream_risk(nowhere, covariance, target, [3, 30], noise=0.25)
+    np.testing.assert_allclose(risk, power + 0.25, rtol=1e-6)
+    assert pyssl.optimal_ridge(nowhere, covariance, target, 30) == np.inf
+
+    # beside rows that vary, and however short those are
+    row = (1e-6 * rng.standard_normal((1, 3))).astype(dtype)
+    both = np.concatenate([row, nowhere])
+    split = pyssl.downstream_split(both, covariance, target, 30)
+    assert split.rank == 1
+    alone = pyssl.downstream_risk(row, covariance, target, 30)
+    np.testing.assert_allclose(split.risk, alone, rtol=1e-6)
+
+
+def test_a_weak_direction_beside_a_null_space_counts():
+    W, covariance = [[0.0, 1e-9, 0.0]], np.diag([1.0, 1e-14, 0.0])
+    assert pyssl.downstream_risk(W, covariance, [0.0, 1e7, 5.0], 10) == pytest.approx(0.0)
+    single = np.array(W, dtype=np.float32)
+    assert pyssl.downstream_risk(single, covariance, [0.0, 1e7, 5.0], 10) == pytest.approx(0.0)
+
+
 def test_an_infinite_ridge_learns_nothing():
     rng = np.random.default_rng(2)
     W, beta = rng.standard_normal((4, 4)), rng.standard_normal(4)

@@ -103,6 +103,19 @@ def test_the_descent_finds_what_trying_everything_finds(seed, monkeypatch):
     assert descended.risk <= everything.risk_of_everything
 
 
+def test_the_descent_begins_from_nothing_too(monkeypatch):
+    # from all modes, and from those that settings leave, it ends 3% above the best
+    rng = np.random.default_rng(192)
+    spectrum = np.exp(-rng.random(8))
+    beta = rng.standard_normal(8) * (rng.random(8) < 0.5)
+    factor = rng.standard_normal((8, 8))
+    moments = pyssl.Moments(np.diag(spectrum) + factor @ factor.T / 16, np.diag(spectrum))
+    everything = pyssl.helpful_collapse(moments, beta, 5, noise=0.1)
+    monkeypatch.setattr(_collapse_search, "_MOST_ENUMERATED", 0)
+    descended = pyssl.helpful_collapse(moments, beta, 5, noise=0.1)
+    assert descended.kept == everything.kept == (1, 2, 6, 7)
+
+
 def test_there_is_no_general_sign():
     moments = diagonal([0.9, 0.5, 0.1])
     # the target in the strong mode: the others are noise to it
@@ -184,6 +197,44 @@ def test_tied_modes_are_those_that_decay_takes_singly():
     assert found.kept == (0,)
     assert found.weight_decay.interval == pytest.approx((2.0, 8.0))
     assert found.weight_decay.overlap == pytest.approx(1.0)
+
+
+def test_thresholds_that_tie_are_one():
+    rng = np.random.default_rng(0)
+    frame, _ = np.linalg.qr(rng.standard_normal((5, 5)))
+    A = frame @ frame.T  # the identity, but for rounding
+    factor = rng.standard_normal((5, 5))
+    moments = pyssl.Moments(A + factor @ factor.T / 5, A)
+    found = pyssl.helpful_collapse(moments, rng.standard_normal(5), 4, noise=10.0)
+    nothing, everything = found.weight_decays
+    assert (nothing.kept, everything.kept) == ((), (0, 1, 2, 3, 4))
+    assert nothing.interval == pytest.approx((4.0, np.inf))
+    assert everything.interval == pytest.approx((0.0, 4.0))
+
+
+def test_no_decay_is_tried_however_weak_a_mode():
+    moments = pyssl.Moments(np.diag([2.0, 1e-13]), np.diag([1.0, 1e-14]))
+    found = pyssl.helpful_collapse(moments, [0.0, 1e7], 10, noise=1e-3)
+    assert found.best_weight_decay.kept == (0, 1)
+    assert found.best_weight_decay.risk <= found.risk_of_everything
+
+
+def test_the_weights_kept_have_the_risk_that_is_said():
+    # rows of the landscape's own minimum do not: all its modes tie, and are turned otherwise
+    rng = np.random.default_rng(1)
+    frame, _ = np.linalg.qr(rng.standard_normal((6, 6)))
+    root = rng.standard_normal((6, 12)) / np.sqrt(12)
+    moments = pyssl.Moments(frame @ frame.T + root @ root.T, frame @ frame.T)
+    beta = rng.standard_normal(6) * [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    loss = pyssl.BarlowTwins(1.0, normalize=False)
+    found = pyssl.helpful_collapse(moments, beta, 9, loss=loss, noise=0.5)
+    assert found.helps
+    for weights, expected in (
+        (found.weights, found.risk_of_everything),
+        (found.weights[list(found.kept)], found.risk),
+    ):
+        arguments = weights, moments.cross_covariance, beta, 9, 0.5, "optimal"
+        assert pyssl.downstream_risk(*arguments) == pytest.approx(expected, rel=1e-9)
 
 
 def test_modes_without_room_may_come_in_under_decay():
