@@ -499,6 +499,8 @@ def _classes(labels: Sequence[Any], n: int) -> tuple[tuple[Any, ...], npt.NDArra
     _checks.unmasked("labels", labels)
     try:
         given = np.asarray(labels)
+        if given.dtype.kind in "US" and not all(isinstance(item, str | bytes) for item in labels):
+            given = np.asarray(labels, dtype=object)  # else numbers would become text
     except ValueError as error:
         raise ValueError(f"labels must be ({n},): {error}") from None
     if given.shape != (n,):

@@ -632,3 +632,9 @@ def test_by_default_there_is_room_for_every_mode() -> None:
         assert pyssl.compare_retention(mix, aug, [loss], weight_decay=1.0).embedding_dim == k
         given = pyssl.critical_prior(loss, mix, aug, 1, embedding_dim=k, weight_decay=1.0)
         assert pyssl.critical_prior(loss, mix, aug, 1, weight_decay=1.0) == given
+
+
+def test_labels_that_mix_numbers_and_text_are_refused() -> None:
+    with pytest.raises(TypeError, match="labels can't be sorted"):
+        pyssl.Mixture.from_data(np.eye(4), [0, "a", 0, "a"])
+    assert pyssl.Mixture.from_data(np.eye(4), ["b", "a", "b", "a"]).classes == ("a", "b")
