@@ -208,13 +208,10 @@ class Search:
 
         A that was estimated from a sample is indefinite, and A + s C for a small s too.
         """
-        m = self.moments
-        if s != 1.0:
-            a, c = m.cross_covariance, s * m.augmentation_covariance
-            least = min(float(np.linalg.eigvalsh(each)[0]) for each in (a + c, 2.0 * a + c))
-            if least < 0.0:
-                return None
-            m = m.with_augmentation_strength(s)
+        try:
+            m = self.moments if s == 1.0 else self.moments.with_augmentation_strength(s)
+        except ValueError:
+            return None
         land = self.loss.sharpest(m, self.embedding_dim)[1]
         assert isinstance(land, SpectralLandscape)
         return land

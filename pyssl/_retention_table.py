@@ -165,6 +165,11 @@ def compare_retention(
     NotImplementedError
         For a loss without a landscape in the moments.
 
+    Warns
+    -----
+    RuntimeWarning
+        Where a numerical minimisation does not converge.
+
     Notes
     -----
     Source: theory 7. Each loss stands for the sharpest landscape that it has in the moments; see

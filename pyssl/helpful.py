@@ -47,7 +47,8 @@ class HelpfulCollapse:
     weight_decay, augmentation_strength : CollapseSetting or None
         What drops just the dropped modes; None where no such setting does.
     best_weight_decay, best_augmentation_strength : CollapseSetting or None
-        The settings of least error, whatever they keep; None for a strength that takes no mode.
+        The settings of least error among those looked at, four between any two thresholds and then
+        some around the best, whatever they keep; None for a strength that takes no mode.
     weight_decays : tuple of CollapseSetting
         The best for every number of modes that some weight decay leaves, from none on.
     weights : (r, d) ndarray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,11 @@ def class_retention(
         landscape that is unbounded below.
     TypeError
         For an argument of the wrong kind.
+
+    Warns
+    -----
+    RuntimeWarning
+        Where a numerical minimisation does not converge.
 
     Notes
     -----
@@ -243,6 +249,13 @@ def _learned(land: Any, scene: _Scene, restarts: int, rng: np.random.Generator) 
         rows = _leading(minimum.weights[:, :d], scene, 0.0)[: minimum.rank]
         return _Learned(rows, rows, rows)
     result = minimize(land, restarts=restarts, rng=rng)
+    if result.outcome in (Outcome.STALLED, Outcome.ITERATION_LIMIT):
+        warnings.warn(
+            f"the search for the minimum of {land!r} did not converge: {result.message};"
+            " what is kept is that of where it ended",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     weights = np.asarray(result.weights[:, :d], dtype=np.float64)
     loss = getattr(land, "loss", None)
     if loss is not None and result.outcome not in (Outcome.UNBOUNDED, Outcome.NO_MINIMISER):
@@ -337,6 +350,11 @@ def critical_prior(
         For an argument of the wrong kind.
     NotImplementedError
         For a loss without a landscape in the moments.
+
+    Warns
+    -----
+    RuntimeWarning
+        Where a numerical minimisation does not converge.
 
     Notes
     -----

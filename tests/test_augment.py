@@ -507,6 +507,22 @@ def test_noise_that_helps_takes_no_mode():
     assert np.isinf(got).all()
 
 
+def test_directions_without_variation_leave_a_pencil_a_pencil():
+    frame = np.linalg.qr(np.random.default_rng(3).standard_normal((5, 5)))[0][:, :3]
+    data, noise = np.diag([3.0, 1.0, 0.5]), np.diag([0.5, 0.4, 0.2])
+    loss = pyssl.SquaredVICReg(2.0)
+    inside = critical_strengths(loss, Noise(noise), data)
+    np.testing.assert_allclose(inside, [6.0, 2.5, 2.5], rtol=1e-12)
+    wide = Noise(frame @ noise @ frame.T)
+    found = critical_strengths(loss, wide, frame @ data @ frame.T)
+    np.testing.assert_allclose(found, [*inside, 0.0, 0.0], rtol=1e-12)
+    whole = wide.moments(frame @ data @ frame.T)
+    collapse = pyssl.helpful_collapse(whole, frame @ [1.0, 0.2, 0.0], 8, loss=loss, noise=2.0)
+    assert collapse.kept == (0,)
+    low, high = collapse.augmentation_strength.interval
+    np.testing.assert_allclose([low, high], [2.5, 6.0], rtol=1e-12)
+
+
 def test_pencils_agree_with_the_search():
     # two parts of noise are a pencil; with a mask that keeps everything they are searched
     loss, noise = pyssl.SquaredVICReg(3.0), Noise(NOISE) | Noise(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -638,3 +639,14 @@ def test_labels_that_mix_numbers_and_text_are_refused() -> None:
     with pytest.raises(TypeError, match="labels can't be sorted"):
         pyssl.Mixture.from_data(np.eye(4), [0, "a", 0, "a"])
     assert pyssl.Mixture.from_data(np.eye(4), ["b", "a", "b", "a"]).classes == ("a", "b")
+
+
+def test_a_search_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = pyssl.Mixture([0.7, 0.3], [[0.0, 0.0], [0.0, 3.0]], np.diag([2.0, 0.1]))
+    noise = pyssl.augment.Noise(1.0)
+    land = pyssl.VICReg().population(mix.moments(noise), 2)
+    pyssl.class_retention(land, mix, noise)  # converges, and warns of nothing
+    hurried = functools.partial(pyssl.minimize, max_iterations=1)
+    monkeypatch.setattr("pyssl.imbalance.minimize", hurried)
+    with pytest.warns(RuntimeWarning, match="did not converge: the iterations ran out"):
+        pyssl.class_retention(land, mix, noise)

@@ -152,10 +152,13 @@ def of_pencil(loss: Loss, clean: Moments, augmented: Moments, g: float) -> Array
     curvature, turn = np.linalg.eigh(null.T @ b0 @ null)
     if metric.rank == 0:
         return np.where(descending(b0) > land._tolerance, np.inf, 0.0)
-    if (np.abs(curvature) <= land._tolerance).any():
-        return None
-    # inertia adds up: what B1 does not reach stays, the rest is the pencil of the complement
     coupling = (null @ turn).T @ b0 @ inside
+    flat = np.abs(curvature) <= land._tolerance
+    if (np.linalg.norm(coupling[flat], axis=1) > land._tolerance).any():
+        return None
+    # what neither matrix reaches is no mode, where the data do not vary
+    curvature, coupling = curvature[~flat], coupling[~flat]
+    # inertia adds up: what B1 does not reach stays, the rest is the pencil of the complement
     reduced = inside.T @ b0 @ inside - (coupling.T / curvature) @ coupling
     theta, _ = diagonalise(reduced, np.diag(metric.spectrum[: metric.rank] ** -0.5))
     result = np.zeros(len(b0))
