@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from pyssl import _checks
 from pyssl._pencil import Array
+from pyssl._tables import ROWS_PRINTED, table_of_modes
 from pyssl.stationary import Minimum
 
 __all__ = ["Cause", "Collapse", "CollapseReport", "Mode", "ModeTable"]
-
-_ROWS_PRINTED = 24
 
 
 class Collapse(StrEnum):
@@ -238,16 +237,8 @@ def _table(modes: ModeTable, critical: Array | None) -> str:
     columns = {name: getattr(modes, name) for name in names}
     if critical is not None:
         columns["critical decay"] = critical
-    shown = min(len(modes), _ROWS_PRINTED)
-    cells = {"mode": [str(index + 1) for index in range(shown)]}
-    for name, values in columns.items():
-        cells[name] = ["-" if math.isnan(x) else f"{x + 0.0:.4g}" for x in values[:shown]]
-    widths = {name: max(len(name), *map(len, column), 0) for name, column in cells.items()}
-    lines = ["  " + "  ".join(f"{name:>{widths[name]}}" for name in cells) + "  cause"]
-    for row in range(shown):
-        line = "  ".join(f"{column[row]:>{widths[name]}}" for name, column in cells.items())
-        lines.append(f"  {line}  {modes.cause[row]}")
-    rest = list(modes.cause[shown:])
+    lines = table_of_modes(columns, ("cause", modes.cause.__getitem__))
+    rest = list(modes.cause[ROWS_PRINTED:])
     if rest:
         counts = ", ".join(f"{rest.count(cause)} {cause}" for cause in Cause if cause in rest)
         lines.append(f"  ... and {len(rest)} more: {counts}")

@@ -11,12 +11,12 @@ import numpy.typing as npt
 from pyssl import _checks
 from pyssl._pencil import Array, Metric, readonly
 from pyssl._ridge import Features, Regression, embedded, tuned, with_ridge
+from pyssl._tables import ROWS_PRINTED, table_of_modes
 
 __all__ = ["DownstreamRisk", "downstream_risk", "downstream_split", "optimal_ridge"]
 
 Floats = npt.NDArray[Any]
 
-_ROWS_PRINTED = 24
 _OPTIMAL = "optimal"
 
 
@@ -234,25 +234,17 @@ class DownstreamRisk:
             "learned": self.learnability,
             "bias": self.bias,
         }
-        shown = min(self.rank, _ROWS_PRINTED)
-        cells = {"mode": [str(index + 1) for index in range(shown)]}
-        for name, values in columns.items():
-            cells[name] = [f"{value:.4g}" for value in values[:shown]]
-        widths = {name: max(len(name), *map(len, column), 0) for name, column in cells.items()}
         lines = [
             (
                 f"test error {self.risk:.4g} from {self.n_samples} samples:"
                 f" ridge {self.ridge:.4g}, kappa {self.kappa:.4g}"
             ),
             "",
-            "  " + "  ".join(f"{name:>{widths[name]}}" for name in cells),
+            *table_of_modes({name: values[: self.rank] for name, values in columns.items()}),
         ]
-        for row in range(shown):
-            line = "  ".join(f"{column[row]:>{widths[name]}}" for name, column in cells.items())
-            lines.append(f"  {line}")
-        if self.rank > shown:
-            rest = float(self.bias[shown:].sum())
-            lines.append(f"  ... and {self.rank - shown} more, with a bias of {rest:.4g}")
+        if self.rank > ROWS_PRINTED:
+            rest = float(self.bias[ROWS_PRINTED:].sum())
+            lines.append(f"  ... and {self.rank - ROWS_PRINTED} more, with a bias of {rest:.4g}")
         lines += [
             "",
             (

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pyssl import _checks
 from pyssl._collapse_search import CollapseSetting, Search
 from pyssl._pencil import Array, Metric, readonly
+from pyssl._tables import ROWS_PRINTED, table_of_modes
 from pyssl.downstream import evaluation, white
 from pyssl.loss import Loss
 from pyssl.losses import SpectralContrastive
@@ -21,7 +22,6 @@ __all__ = ["CollapseSetting", "HelpfulCollapse", "helpful_collapse"]
 
 At = Callable[[float], SpectralLandscape | None]
 
-_ROWS_PRINTED = 24
 # A smaller share of kept modes in what is learned is said.
 _TURNED = 0.99
 
@@ -142,18 +142,12 @@ class HelpfulCollapse:
             "target share": self.target_shares,
         }
         count = len(self.amplitudes)
-        shown = min(count, _ROWS_PRINTED)
-        cells = {"mode": [str(index + 1) for index in range(shown)]}
-        for name, values in columns.items():
-            cells[name] = [f"{value + 0.0:.4g}" for value in values[:shown]]
-        widths = {name: max(len(name), *map(len, column), 0) for name, column in cells.items()}
-        yield "  " + "  ".join(f"{name:>{widths[name]}}" for name in cells) + "  verdict"
-        for row in range(shown):
-            line = "  ".join(f"{column[row]:>{widths[name]}}" for name, column in cells.items())
-            yield f"  {line}  {'keep' if row in self.kept else 'drop'}"
-        if count > shown:
-            kept = sum(index >= shown for index in self.kept)
-            yield f"  ... and {count - shown} more: {kept} keep, {count - shown - kept} drop"
+        verdict = "verdict", lambda row: "keep" if row in self.kept else "drop"
+        yield from table_of_modes(columns, verdict)
+        rest = count - ROWS_PRINTED
+        if rest > 0:
+            kept = sum(index >= ROWS_PRINTED for index in self.kept)
+            yield f"  ... and {rest} more: {kept} keep, {rest - kept} drop"
 
 
 def helpful_collapse(

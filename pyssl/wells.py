@@ -8,7 +8,6 @@ maximum and falls to 0 again, so that below the maximum there are two, a barrier
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pyssl._pencil import Array
+from pyssl._tables import ROWS_PRINTED, table_of_modes
 from pyssl.potentials import Potential, Quartic
 
 __all__ = ["ModeWells", "WellTable"]
 
-_ROWS_PRINTED = 24
 # theta = 1/(1 + exp(-u)) keeps its digits at both ends; beyond these u amplitudes leave float64.
 _LOWEST, _HIGHEST = -690.0, 575.0
 # Halvings that take an interval of that length below one rounding of theta or 1 - theta.
@@ -109,17 +108,9 @@ class WellTable:
             "exists below": self.existence_decay,
             "global below": self.critical_weight_decay,
         }
-        shown = min(len(self), _ROWS_PRINTED)
-        cells = {"mode": [str(index + 1) for index in range(shown)]}
-        for name, values in columns.items():
-            cells[name] = ["-" if math.isnan(x) else f"{x + 0.0:.4g}" for x in values[:shown]]
-        widths = {name: max(len(name), *map(len, column), 0) for name, column in cells.items()}
-        lines = [title, "  " + "  ".join(f"{name:>{widths[name]}}" for name in cells) + "  state"]
-        for row in range(shown):
-            line = "  ".join(f"{column[row]:>{widths[name]}}" for name, column in cells.items())
-            lines.append(f"  {line}  {self._state(row)}")
-        if len(self) > shown:
-            lines.append(f"  ... and {len(self) - shown} more")
+        lines = [title, *table_of_modes(columns, ("state", self._state))]
+        if len(self) > ROWS_PRINTED:
+            lines.append(f"  ... and {len(self) - ROWS_PRINTED} more")
         return "\n".join(lines)
 
     def _state(self, row: int) -> str:
